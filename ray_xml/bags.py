@@ -1,0 +1,92 @@
+"""Weighted sums of table rows: the one sparse kernel of the method, forwards and transposed.
+
+Encoding documents, the gradient of the token table, label centroids and the proxies' weighted
+sums are all "for each bag, add up w_j · table[id_j]". ``torch.embedding_bag`` does that in one
+vectorised pass on CPU and GPU without ever forming a dense feature matrix.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ray_xml.sparse import Csr
+
+
+class Bags(NamedTuple):
+    """A batch of bags: bag i holds ids[offsets[i]:offsets[i + 1]].
+
+    Attributes:
+        ids: int64 [nnz], rows of the table that will be summed.
+        offsets: int64 [bags], where each bag begins.
+        weights: float32 [nnz].
+    """
+
+    ids: Tensor
+    offsets: Tensor
+    weights: Tensor
+
+    def to(self, device: torch.device) -> Bags:
+        if device.type == "cpu":
+            return self
+        return Bags(*(part.pin_memory().to(device, non_blocking=True) for part in self))
+
+
+def bags_of(rows: Csr) -> Bags:
+    """One bag a row."""
+    rows = rows.packed()
+    weights = np.ones(rows.nnz, np.float32) if rows.values is None else rows.values
+    return Bags(
+        torch.from_numpy(rows.ids.astype(np.int64)),
+        torch.from_numpy(np.ascontiguousarray(rows.offsets[:-1])),
+        torch.from_numpy(np.array(weights, np.float32)),
+    )
+
+
+def transposed_bags(rows: Csr) -> tuple[np.ndarray, Bags]:
+    """One bag a *used* column, holding the rows that use it.
+
+    Returns:
+        (columns, bags): int64 [U] ascending, and U bags whose ids are row numbers.
+    """
+    columns, order, starts = group_by_column(rows)
+    rows = rows.packed()
+    weights = np.ones(rows.nnz, np.float32) if rows.values is None else rows.values
+    return columns, Bags(
+        torch.from_numpy(rows.row_of_entry()[order]),
+        torch.from_numpy(starts),
+        torch.from_numpy(np.asarray(weights)[order]),
+    )
+
+
+def group_by_column(rows: Csr) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How to read the entries of ``rows`` column by column.
+
+    Returns:
+        columns: int64 [U], the columns in use, ascending.
+        order: int64 [nnz], entry numbers sorted by column, then by row.
+        starts: int64 [U], where each column begins in ``order``.
+    """
+    rows = rows.packed()
+    # Sorting column and position packed in one integer is stable and uses numpy's vectorised
+    # sort, several times faster than a stable argsort.
+    keys = (rows.ids.astype(np.int64) << 32) | np.arange(rows.nnz)
+    keys.sort()
+    sorted_columns = keys >> 32
+    first = np.ones(len(keys), bool)
+    np.not_equal(sorted_columns[1:], sorted_columns[:-1], out=first[1:])
+    starts = np.flatnonzero(first)
+    return sorted_columns[starts], keys & 0xFFFFFFFF, starts
+
+
+def sum_bags(table: Tensor, bags: Bags) -> Tensor:
+    """float32 [bags, D]: the weighted row sums; an empty bag gives zeros."""
+    if len(bags.offsets) == 0:
+        return table.new_zeros((0, table.shape[1]))
+    return F.embedding_bag(
+        bags.ids, table, bags.offsets, mode="sum", per_sample_weights=bags.weights
+    )

@@ -1,0 +1,162 @@
+"""The classifier: one linear row a label, cut over the workers by label ranges.
+
+Each worker scores the whole global batch against the candidates of its own range, with binary
+cross-entropy, and returns the gradient for the documents. Candidates are the labels that any
+document of the batch has or has on its shortlist:
+
+    negatives: union       every candidate is a negative for every document of the batch
+    negatives: shortlist   a document's negatives are those on its own shortlist (the paper's)
+
+Both are one dense product; ``shortlist`` masks it.
+
+Shape legend: B documents of the global batch, D dimensions, R labels of this rank's range,
+C candidates within the range.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ray_xml.config import Section
+from ray_xml.partition import Range
+from ray_xml.row_adam import RowAdam
+from ray_xml.sparse import Csr
+
+
+class ClassifierConfig(Section):
+    """How the classifier is trained.
+
+    Attributes:
+        negatives: ``union`` or ``shortlist``, see the module's text.
+    """
+
+    negatives: Literal["union", "shortlist"] = "union"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The labels of one range that a batch trains.
+
+    Attributes:
+        rows: int64 [C], row numbers within the range, ascending.
+        positives: int64 [P], positions row · C + column of the (document, label) pairs that hold.
+        mask: float32 [B, C] of zeros and ones, or None when every entry counts.
+    """
+
+    rows: Tensor
+    positives: Tensor
+    mask: Tensor | None
+
+    @staticmethod
+    def build(
+        shortlist: np.ndarray,
+        labels: Csr,
+        label_range: Range,
+        device: torch.device,
+        *,
+        negatives: str,
+        documents: int,
+    ) -> Candidates:
+        """Collects the candidates of one batch.
+
+        Args:
+            shortlist: int32 [B, k], label numbers, −1 for none.
+            labels: the batch's true labels [B, L].
+            documents: the leading rows that are documents; those behind are padding and get no
+                gradient.
+        """
+        low, high = label_range
+        own = (shortlist >= low) & (shortlist < high)
+        listed = shortlist[own]
+        labels = labels.packed()
+        held = (labels.ids >= low) & (labels.ids < high)
+        positive_ids = labels.ids[held]
+        ids = np.unique(np.concatenate([listed, positive_ids]))
+        count = len(ids)
+        places = labels.row_of_entry()[held] * count + np.searchsorted(ids, positive_ids)
+        mask = None
+        if negatives == "shortlist":
+            mask = np.zeros((len(shortlist), count), np.float32)
+            mask[np.nonzero(own)[0], np.searchsorted(ids, listed)] = 1
+            mask.reshape(-1)[places] = 1
+        elif documents < len(shortlist):
+            mask = np.ones((len(shortlist), count), np.float32)
+        if mask is not None:
+            mask[documents:] = 0
+        return Candidates(
+            torch.from_numpy(ids.astype(np.int64) - low).to(device),
+            torch.from_numpy(places).to(device),
+            None if mask is None else torch.from_numpy(mask).to(device),
+        )
+
+
+class Classifier:
+    """The classifier rows of one label range and their optimizer.
+
+    Attributes:
+        label_range: (low, high), the labels of this rank.
+        weight: float32 [R, D]; bias: float32 [R].
+    """
+
+    def __init__(
+        self,
+        label_range: Range,
+        dim: int,
+        label_counts: np.ndarray,
+        num_documents: int,
+        device: torch.device,
+    ) -> None:
+        """Starts every logit at the label's log-odds in train, so that the loss starts calibrated.
+
+        Args:
+            label_counts: int [R], documents of each label of the range.
+            num_documents: documents of train.
+        """
+        low, high = label_range
+        self.label_range = label_range
+        share = (np.asarray(label_counts, np.float64) + 0.5) / (num_documents + 1.0)
+        self.weight = torch.zeros(high - low, dim, device=device)
+        self.bias = torch.from_numpy(np.log(share / (1 - share)).astype(np.float32)).to(device)
+        self.weight_adam = RowAdam(self.weight)
+        self.bias_adam = RowAdam(self.bias)
+
+    @torch.no_grad()
+    def step(
+        self, z_BD: Tensor, candidates: Candidates, documents: int, rate: float
+    ) -> tuple[Tensor, Tensor]:
+        """One Adam step on the candidates' rows.
+
+        The loss is the mean over documents of the sum over candidates of the binary
+        cross-entropy; its gradient is formed directly as σ(x) − y.
+
+        Args:
+            z_BD: float32 [B, D], embeddings of the global batch.
+            documents: how many of the B rows are documents.
+            rate: the learning rate.
+
+        Returns:
+            (this range's share of the loss, float32 scalar; its gradient at z, float32 [B, D]).
+        """
+        rows = candidates.rows
+        weight_CD = self.weight.index_select(0, rows)
+        logit_BC = torch.addmm(self.bias.index_select(0, rows), z_BD, weight_CD.t())
+        positive_logits = logit_BC.view(-1)[candidates.positives]
+        terms_BC = F.softplus(logit_BC)
+        if candidates.mask is not None:
+            terms_BC *= candidates.mask
+        loss = (terms_BC.sum() - positive_logits.sum()) / documents
+        gradient_BC = torch.sigmoid(logit_BC, out=terms_BC)
+        gradient_BC.view(-1)[candidates.positives] -= 1
+        if candidates.mask is not None:
+            gradient_BC *= candidates.mask
+        gradient_BC /= documents
+        z_gradient_BD = gradient_BC @ weight_CD
+        self.weight_adam.step(rows, gradient_BC.t() @ z_BD, rate)
+        self.bias_adam.step(rows, gradient_BC.sum(0), rate)
+        return loss, z_gradient_BD

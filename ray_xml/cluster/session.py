@@ -1,0 +1,111 @@
+"""Joining or starting a Ray cluster, quietly, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from ray_xml.errors import ResourceError
+from ray_xml.run_config import ResourcesConfig
+
+NAMESPACE = "ray_xml"
+
+# Train hands over one report a poll; its default of 2 s would throttle short epochs.
+# Its patch of print would show workers' lines twice.
+_DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What each process of a run gets.
+
+    Attributes:
+        cpus_per_worker: as told to Ray.
+        worker_threads, shard_threads: CPU threads a process computes with. Workers and shards
+            take turns, so both kinds may use all CPUs.
+    """
+
+    cpus_per_worker: float
+    worker_threads: int
+    shard_threads: int
+
+
+def joins_cluster(resources: ResourcesConfig) -> bool:
+    """Whether a run joins an existing cluster rather than starting one on this machine."""
+    if resources.address == "local":
+        return False
+    return resources.address is not None or bool(os.environ.get("RAY_ADDRESS"))
+
+
+def check_local(resources: ResourcesConfig) -> None:
+    """Refuses, before any process starts, what this machine cannot hold."""
+    if not joins_cluster(resources):
+        _check(resources, float(os.cpu_count() or 1), None, "this machine")
+
+
+def _check(resources: ResourcesConfig, cpus: float, gpus: float | None, where: str) -> Shares:
+    each = resources.cpus_per_worker
+    wanted = resources.workers * (each or 1)
+    if wanted > cpus:
+        raise ResourceError(
+            f"resources.workers={resources.workers} with {each or 1:g} CPU each need "
+            f"{wanted:g} CPUs, but {where} has {cpus:g}; lower resources.workers or "
+            "resources.cpus_per_worker, or join a larger cluster"
+        )
+    wanted_gpus = (
+        resources.workers * resources.gpus_per_worker
+        + resources.label_shards * resources.gpus_per_shard
+    )
+    if gpus is not None and wanted_gpus > gpus:
+        raise ResourceError(
+            f"the run asks for {wanted_gpus:g} GPUs (workers and label shards), but {where} has "
+            f"{gpus:g}; lower resources.gpus_per_worker and resources.gpus_per_shard"
+        )
+    each = each or max(1, int(cpus) // resources.workers)
+    return Shares(
+        cpus_per_worker=each,
+        worker_threads=max(1, int(each)),
+        shard_threads=max(1, int(cpus) // resources.label_shards),
+    )
+
+
+@contextmanager
+def session(resources: ResourcesConfig) -> Iterator[Shares]:
+    """A connection to the cluster; a cluster started here ends with it.
+
+    Raises:
+        ResourceError: the cluster is smaller than what the run asks for, or cannot be reached.
+    """
+    check_local(resources)
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    joins = joins_cluster(resources)
+    address = resources.address if resources.address else ("auto" if joins else "local")
+    options = {} if joins else {"num_cpus": os.cpu_count(), "dashboard_host": "127.0.0.1"}
+    try:
+        ray.init(
+            address=address,
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level="ERROR",
+            configure_logging=True,
+            runtime_env={"env_vars": {name: os.environ[name] for name in _DEFAULTS}},
+            **options,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ResourceError(f"the Ray cluster at {address!r} cannot be joined: {error}") from error
+    try:
+        total = ray.cluster_resources()
+        cpus, gpus = float(total.get("CPU", 0)), float(total.get("GPU", 0))
+        yield _check(resources, cpus, gpus, "the cluster" if joins else "this machine")
+    finally:
+        ray.shutdown()

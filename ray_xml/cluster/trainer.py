@@ -1,0 +1,146 @@
+"""Training on Ray: the driver starts label shards and a Train worker group, and watches them."""
+
+from __future__ import annotations
+
+import shutil
+import traceback
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train import FailureConfig, LoggingConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from ray_xml import checkpoint
+from ray_xml.cluster.label_shards import LabelShards, ShardedRanges, ShardNames
+from ray_xml.cluster.session import Shares, check_local, session
+from ray_xml.config import build_config
+from ray_xml.console import Watcher
+from ray_xml.errors import ConfigError, RayXmlError, TrainingError
+from ray_xml.exchange import Exchange
+from ray_xml.run_config import RunConfig, check_data
+from ray_xml.run_folder import RunFolder
+from ray_xml.store import DataSet
+from ray_xml.training import Training
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+        folder: the run folder.
+        epochs: epochs done in all; trained: epochs done by this call.
+        lines: metrics.jsonl.
+    """
+
+    folder: Path
+    epochs: int
+    trained: int
+    lines: list[dict[str, Any]]
+
+
+def train(config: RunConfig) -> Outcome:
+    """Runs ``config`` to its last epoch, from wherever its run folder stands.
+
+    Raises:
+        ConfigError, DataSetError, ResourceError: before any process starts.
+        TrainingError: a worker or a shard failed; its own traceback is in the message.
+    """
+    for key, value in (("data", config.data), ("run", config.run)):
+        if not value:
+            raise ConfigError(f"{key} is not set; add {key}=FOLDER")
+    data = DataSet.open(config.data)
+    check_data(config, data)
+    check_local(config.resources)
+    # Workers run elsewhere: paths must not depend on where the driver was started.
+    config = config.model_copy(
+        update={"data": str(data.path.resolve()), "run": str(Path(config.run).resolve())}
+    )
+    folder = RunFolder(config.run)
+    before = folder.begin(config)
+    if before < config.training.epochs:
+        with session(config.resources) as shares, LabelShards(config, shares) as shards:
+            with Watcher(folder):
+                _fit(config, folder, shards.names(), shares)
+    done = folder.epochs_done()
+    return Outcome(folder.path, done, done - before, folder.lines())
+
+
+def _fit(config: RunConfig, folder: RunFolder, shards: ShardNames, shares: Shares) -> None:
+    resources = config.resources
+    storage = folder.path / ".ray"
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "shards": asdict(shards),
+            "shares": asdict(shares),
+        },
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker=_per_worker(resources.gpus_per_worker, shares),
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"train-{uuid.uuid4().hex[:12]}",
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=0),
+            logging_config=LoggingConfig(log_level="CRITICAL"),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise _explain(error) from None
+    finally:
+        # Ray's own bookkeeping; ours is in the run folder.
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def _per_worker(gpus: float, shares: Shares) -> dict[str, float]:
+    wanted = {"CPU": shares.cpus_per_worker}
+    return wanted | {"GPU": gpus} if gpus > 0 else wanted
+
+
+def _explain(error: ray.train.TrainingFailedError) -> RayXmlError:
+    """The first worker's own error, as itself where it is one that users meet."""
+    failures = getattr(error, "worker_failures", None) or {0: error}
+    rank, first = min(failures.items())
+    cause: BaseException = getattr(first, "cause", None) or first
+    if isinstance(cause, RayXmlError):
+        return cause
+    text = "".join(traceback.format_exception(cause))
+    return TrainingError(f"worker {rank} failed:\n{text.rstrip()}")
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """What every Train worker runs: its share of the epoch loop, one report an epoch."""
+    config = build_config(RunConfig, settings["config"], origin="worker")
+    shards = ShardNames(
+        settings["shards"]["names"], [tuple(one) for one in settings["shards"]["ranges"]]
+    )
+    torch.set_num_threads(settings["shares"]["worker_threads"])
+    on_gpu = config.resources.device == "cuda" or (
+        config.resources.device == "auto" and torch.cuda.is_available()
+    )
+    device = str(ray.train.torch.get_device()) if on_gpu else "cpu"
+    folder = RunFolder(config.run)
+    exchange = Exchange()
+    training = Training(
+        config,
+        DataSet.open(config.data),
+        folder.path,
+        ShardedRanges(shards),
+        exchange,
+        device=device,
+        event=lambda event: checkpoint.write_json(folder.progress_file, event),
+    )
+    for report in training.epochs():
+        if exchange.rank == 0:
+            folder.append(report.line, report.step_losses)
+        ray.train.report(report.line)

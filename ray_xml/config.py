@@ -1,0 +1,112 @@
+"""Reading configuration: YAML file < ``key=value`` overrides, checked against typed sections.
+
+The sections themselves sit beside the code that consumes them; ``training.RunConfig`` nests them.
+Precedence, lowest first: defaults in the section classes, the YAML file, ``key.sub=value``
+overrides. An unknown key is an error that names the nearest right one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ray_xml.errors import ConfigError
+
+
+class Section(BaseModel):
+    """Base of every config section: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+T = TypeVar("T", bound=Section)
+
+
+def load_config(model: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
+    """The config in the YAML file ``path`` with ``key.sub=value`` overrides applied.
+
+    Raises:
+        ConfigError: the file is missing or no YAML mapping, a key is unknown, a value is wrong.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such config file; start from one in configs/, such as default.yaml"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: the config file cannot be read: {error}") from error
+    try:
+        tree = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, found {type(tree).__name__}")
+    for override in overrides:
+        _apply(tree, override)
+    return build_config(model, tree, origin=str(path))
+
+
+def build_config(model: type[T], tree: Mapping[str, Any], *, origin: str) -> T:
+    """``model`` from a nested mapping; ``origin`` names the source in error messages."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(model, item) for item in error.errors()]
+        raise ConfigError(f"{origin}: " + "; ".join(lines)) from None
+
+
+def dump_config(config: Section) -> str:
+    """``config`` as YAML text that ``load_config`` reads back to an equal object."""
+    return str(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: expected key=value, such as training.epochs=10")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML: {error}") from error
+    *parents, leaf = key.split(".")
+    node = tree
+    for depth, part in enumerate(parents):
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict):
+            raise ConfigError(
+                f"override {override!r}: {'.'.join(parents[: depth + 1])} is a value, "
+                "not a section with keys of its own"
+            )
+    node[leaf] = value
+
+
+def _explain(model: type[BaseModel], item: Any) -> str:
+    """One pydantic complaint in the user's words."""
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(place, sorted(_keys(model)), n=1, cutoff=0.5)
+        leaf = str(item["loc"][-1])
+        near = near or [k for k in sorted(_keys(model)) if k.split(".")[-1] == leaf][:1]
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"unknown key {place!r}{hint}"
+    return f"{place or 'config'}: {item['msg']} (got {item['input']!r})"
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> set[str]:
+    """Every dotted key that ``model`` accepts."""
+    keys: set[str] = set()
+    for name, field in model.model_fields.items():
+        keys.add(prefix + name)
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys |= _keys(kind, prefix + name + ".")
+    return keys

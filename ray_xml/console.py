@@ -1,0 +1,142 @@
+"""Progress on the console: a bar on a terminal, plain lines otherwise.
+
+The worker with rank 0 keeps writing what it does to the run folder's progress.json; whoever
+watches the folder, this process or another, reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from ray_xml.run_folder import RunFolder
+
+_POLL_SECONDS = 0.25
+_LINE_SECONDS = 10.0  # how often a plain line says that an epoch is still going on
+
+
+class Watcher:
+    """Shows a run's progress while the ``with`` block runs."""
+
+    def __init__(self, folder: RunFolder, out: Any = None) -> None:
+        self._folder = folder
+        self._out = out or sys.stderr
+        self._stop = threading.Event()
+        self._seen = len(folder.lines())
+        self._began = time.monotonic()
+        self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
+
+    def __enter__(self) -> Watcher:
+        self._folder.progress_file.unlink(missing_ok=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._folder.progress_file.unlink(missing_ok=True)
+
+    def _watch(self) -> None:
+        if self._out.isatty():
+            console = Console(file=self._out)
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24))
+            with Progress(*columns, console=console, transient=True) as bars:
+                task = bars.add_task("starting workers", total=None)
+                self._loop(
+                    bars.console.print,
+                    lambda event, text: bars.update(
+                        task, description=text, completed=event["done"], total=event["total"]
+                    ),
+                )
+        else:
+            self._loop(self._print, self._plain())
+
+    def _loop(
+        self, say: Callable[[str], None], show: Callable[[dict[str, Any], str], None]
+    ) -> None:
+        stopped = False
+        while not stopped:
+            stopped = self._stop.wait(_POLL_SECONDS)
+            for line in self._folder.lines()[self._seen :]:
+                self._seen += 1
+                say(describe_epoch(line))
+            event = self._read()
+            if event and not stopped:
+                show(event, self._describe(event))
+
+    def _plain(self) -> Callable[[dict[str, Any], str], None]:
+        last: dict[str, Any] = {"key": None, "at": 0.0}
+
+        def show(event: dict[str, Any], text: str) -> None:
+            key, now = (event["epoch"], event["phase"]), time.monotonic()
+            if now - last["at"] > _LINE_SECONDS and key != last["key"] or (
+                key == last["key"] and now - last["at"] > _LINE_SECONDS
+            ):
+                last.update(key=key, at=now)
+                self._print(text)
+
+        return show
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._out, flush=True)
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            tree = json.loads(self._folder.progress_file.read_text(encoding="utf-8"))
+            return dict(tree)
+        except (OSError, ValueError):
+            return None
+
+    def _describe(self, event: dict[str, Any]) -> str:
+        text = f"epoch {min(event['epoch'] + 1, event['epochs'])}/{event['epochs']}"
+        text += f"  {event['phase']}"
+        if event["total"] > 1:
+            text += f"  {event['done']:,}/{event['total']:,}"
+        if event["docs_per_second"]:
+            text += f"  {event['docs_per_second']:,.0f} docs/s"
+        left = self._seconds_left(event)
+        return text if left is None else f"{text}  about {_time(left)} left"
+
+    def _seconds_left(self, event: dict[str, Any]) -> float | None:
+        """From the time that the epochs so far took, start-up and refreshes included."""
+        lines = self._folder.lines()
+        if not lines:
+            return None
+        spent = [sum(v for k, v in x["seconds"].items() if k != "setup") for x in lines[-4:]]
+        mean = sum(spent) / len(spent)
+        within = event["done"] / max(event["total"], 1) if event["phase"] == "classifier" else 0.0
+        return max(mean * (event["epochs"] - event["epoch"] - within), 0.0)
+
+
+def describe_epoch(line: dict[str, Any]) -> str:
+    """One epoch's report in a line of text."""
+    seconds = sum(line["seconds"].values())
+    text = f"epoch {line['epoch']:>3}  loss {line['loss']:.4f}  {_time(seconds)}"
+    text += f"  {line['docs_per_second']:,.0f} docs/s"
+    checked = line.get("validation")
+    if checked:
+        shown = ("P@1", "P@5", "PSP@5")
+        text += "  validation " + " ".join(f"{key} {checked[key]:.2f}" for key in shown)
+        text += f"  shortlist recall {line['shortlist_recall']:.1f}  β {line['beta']:g}"
+    return text
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

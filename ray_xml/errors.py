@@ -1,0 +1,53 @@
+"""The exceptions a user can meet.
+
+    RayXmlError
+    ├── ConfigError       a config key or value is wrong
+    ├── InputError        a file a user handed over is wrong (carries file, line, column)
+    ├── DataSetError      a prepared data-set folder is missing, damaged or not the one expected
+    ├── CheckpointError   a run folder or checkpoint is missing, damaged or does not match
+    ├── TrainingError     training met a state it must not go on from (a NaN loss, a dead worker)
+    └── ResourceError     the machine or cluster cannot hold what was asked for
+
+Every message says what is wrong, where, and what to do about it. Faults of ray_xml itself are
+plain ``AssertionError``s: they are ours, not the user's.
+"""
+
+from __future__ import annotations
+
+
+class RayXmlError(Exception):
+    """Base of every error that the command line prints without a traceback."""
+
+
+class ConfigError(RayXmlError):
+    """A config file, key or value is wrong."""
+
+
+class InputError(RayXmlError):
+    """A line of a user's file is wrong.
+
+    ``line`` and ``column`` count from 1; either may be None where the file as a whole is meant.
+    """
+
+    def __init__(
+        self, file: str, what: str, *, line: int | None = None, column: int | None = None
+    ) -> None:
+        self.file, self.line, self.column, self.what = file, line, column, what
+        place = ":".join(str(part) for part in (file, line, column) if part is not None)
+        super().__init__(f"{place}: {what}")
+
+
+class DataSetError(RayXmlError):
+    """A prepared data-set folder is missing, damaged or not the one expected."""
+
+
+class CheckpointError(RayXmlError):
+    """A run folder or checkpoint is missing, damaged or does not match the run."""
+
+
+class TrainingError(RayXmlError):
+    """Training met a state it must not go on from."""
+
+
+class ResourceError(RayXmlError):
+    """The machine or the cluster cannot hold what was asked for."""

@@ -1,0 +1,412 @@
+"""Everything that is kept for one contiguous range of labels, in plain Python.
+
+A ``LabelRange`` holds the labels' documents (as a sparse matrix), takes the embeddings of all
+training documents block by block, gives the sums that fit the proxies, and answers searches over
+its proxies and its classifier rows. ``LocalRanges`` joins several of them in one process;
+``cluster.label_shards`` puts each into a Ray actor. Both answer alike.
+
+Labels without a training document have no proxy and are never shortlisted.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ray_xml.bags import Bags, group_by_column, sum_bags
+from ray_xml.checkpoint import save_part
+from ray_xml.hashing import hash_32
+from ray_xml.partition import Range, overlap
+from ray_xml.proxies import PairSums
+from ray_xml.shortlist import LabelIndex, best_k
+from ray_xml.sparse import Csr
+
+_PAIRS = 16384  # (label, document) pairs handled at a time: bounds the scratch memory
+
+
+@dataclass(frozen=True)
+class Found:
+    """Candidate labels of a block of n documents, from one range or merged over all.
+
+    Attributes:
+        labels: {source: int32 [n, k]}, best first under that source, −1 for none.
+        cosines: {source: float32 [n, k]}, cosine to the label's proxy.
+        logits: {source: float32 [n, k]}, the classifier's score; 0 where it was not asked for or
+            the classifier has no rows yet (likewise ``cosines``).
+    """
+
+    labels: dict[str, np.ndarray]
+    cosines: dict[str, np.ndarray]
+    logits: dict[str, np.ndarray]
+
+    @staticmethod
+    def merge(parts: list[Found], k: int) -> Found:
+        """The k best over several ranges, source by source."""
+        merged = Found({}, {}, {})
+        for source in parts[0].labels:
+            labels = np.concatenate([part.labels[source] for part in parts], 1)
+            cosines = np.concatenate([part.cosines[source] for part in parts], 1)
+            logits = np.concatenate([part.logits[source] for part in parts], 1)
+            by = cosines if source == "proxy" else logits
+            chosen = best_k(labels, by, k, cosines, logits)
+            merged.labels[source] = chosen[0]
+            merged.cosines[source], merged.logits[source] = chosen[2], chosen[3]
+        return merged
+
+
+@dataclass
+class _Block:
+    """One block of document embeddings and the pairs that fall in it."""
+
+    embeddings: np.ndarray  # float16 [n, D]; may be a read-only view of shared memory
+    labels: np.ndarray  # int64 [U], places in the range of the labels that occur
+    bags: Bags  # U bags of document positions, weights 1
+    first_pair: int  # number of the block's first pair within the range
+
+
+class LabelRange:
+    """The labels low..high: their documents, proxies, classifier rows and indexes."""
+
+    def __init__(
+        self, label_range: Range, labels: Csr, *, threads: int | None = None, device: str = "cpu"
+    ) -> None:
+        """
+        Args:
+            label_range: (low, high).
+            labels: [N, L] true labels of the documents that train, in the order in which their
+                embeddings will come.
+            threads: CPU threads for torch and FAISS; None leaves them alone.
+            device: where sums are computed.
+        """
+        if threads is not None:
+            import faiss
+
+            torch.set_num_threads(threads)
+            faiss.omp_set_num_threads(threads)
+        self.low, self.high = label_range
+        self.device = torch.device(device)
+        self._documents = labels.columns(self.low, self.high)
+        counts = self._documents.column_counts()
+        self._active = np.flatnonzero(counts)
+        self._counts = torch.from_numpy(counts[self._active]).to(self.device)
+        place = np.full(self.high - self.low, -1, np.int32)
+        place[self._active] = np.arange(len(self._active), dtype=np.int32)
+        self._documents = Csr(
+            self._documents.offsets, place[self._documents.ids], None, len(self._active)
+        )
+        self._blocks: dict[int, _Block] = {}
+        self._centroids: Tensor | None = None
+        self.cycle = -1
+        self._proxies: LabelIndex | None = None
+        self._rows: LabelIndex | None = None
+        self._new_rows: np.ndarray | None = None
+
+    # ---- embeddings in, proxies fitted -------------------------------------------------------
+
+    def begin_cycle(self, cycle: int) -> None:
+        """Forgets the embeddings and proxies of earlier cycles."""
+        self.cycle = cycle
+        self._blocks.clear()
+        self._centroids = self._proxies = None
+
+    def add_block(self, cycle: int, first: int, embeddings: np.ndarray) -> None:
+        """Takes the embeddings of documents first..first+n, float16 [n, D]."""
+        assert cycle == self.cycle, f"block of cycle {cycle} reached cycle {self.cycle}"
+        rows = self._documents.slice(first, first + len(embeddings)).packed()
+        labels, order, starts = group_by_column(rows)
+        bags = Bags(
+            torch.from_numpy(rows.row_of_entry()[order]),
+            torch.from_numpy(starts),
+            torch.ones(rows.nnz),
+        ).to(self.device)
+        self._blocks[first] = _Block(
+            embeddings, labels, bags, int(self._documents.offsets[first])
+        )
+
+    def pair_sums(self, affine: Tensor) -> PairSums:
+        """Sums over the range's pairs under g(c) = affine · [c; 1] (see ``proxies.PairSums``)."""
+        centroids = self._get_centroids()
+        mapped = self._map(affine)
+        weight_sums = torch.zeros(len(centroids), dtype=torch.float64, device=self.device)
+        moments = torch.zeros_like(centroids)
+        loss = 0.0
+        for block, z_nD in self._each_block():
+            weights, losses = self._pair_weights(block, z_nD, mapped)
+            loss += float(losses.sum(dtype=torch.float64))
+            places = torch.from_numpy(block.labels).to(self.device)
+            moments[places] += sum_bags(z_nD, block.bags._replace(weights=weights))
+            ones = torch.ones(len(z_nD), 1, device=self.device)
+            sums = sum_bags(ones, block.bags._replace(weights=weights))
+            weight_sums[places] += sums[:, 0].double()
+        # Summed in float64 so that the order of labels and ranges leaves no trace in g.
+        extended = F.pad(centroids, (0, 1), value=1.0).double()
+        gram = (extended * weight_sums[:, None]).t() @ extended
+        cross = extended.t() @ moments.double()
+        return PairSums(gram.cpu(), cross.cpu(), loss, self._documents.nnz)
+
+    def pair_gradient(self, affine: Tensor, key: int, part: int, parts: int) -> tuple[Tensor, int]:
+        """Gradient of Σ log(1 + ‖g(c) − z‖²) over this range's pairs in part ``part``.
+
+        A pair's part is a hash of its label and document, so it does not depend on the ranges.
+        """
+        centroids = self._get_centroids()
+        mapped = self._map(affine)
+        gradient = torch.zeros(affine.shape[0], affine.shape[1], dtype=torch.float64)
+        count = 0
+        for first, block in sorted(self._blocks.items()):
+            label_of = torch.from_numpy(block.labels).repeat_interleave(_bag_sizes(block.bags))
+            numbers = torch.from_numpy(self._active)[label_of] + self.low
+            documents = block.bags.ids + first
+            drawn = hash_32(key, hash_32(key, documents) * 1_000_003 + numbers)
+            chosen = torch.nonzero(drawn % parts == part)[:, 0]
+            if len(chosen) == 0:
+                continue
+            z_PD = torch.from_numpy(block.embeddings[block.bags.ids[chosen].numpy()]).float()
+            places = label_of[chosen]
+            residual = mapped[places] - z_PD
+            weight = 2.0 / (1.0 + residual.square().sum(1, keepdim=True))
+            extended = F.pad(centroids[places], (0, 1), value=1.0).double()
+            gradient += (residual * weight).double().t() @ extended
+            count += len(chosen)
+        return gradient, count
+
+    def set_proxies(self, affine: Tensor) -> None:
+        """Proxies g(c_l) of unit length, indexed."""
+        proxies = F.normalize(self._map(affine), dim=1)
+        self._proxies = LabelIndex(self.labels, proxies.cpu().numpy())
+
+    # ---- classifier rows ---------------------------------------------------------------------
+
+    def add_rows(self, first: int, weight: np.ndarray, bias: np.ndarray) -> None:
+        """Takes classifier rows first..first+n: float32 [n, D] and [n]."""
+        if self._new_rows is None:
+            self._new_rows = np.zeros((self.high - self.low, weight.shape[1] + 1), np.float32)
+        into = slice(first - self.low, first - self.low + len(weight))
+        self._new_rows[into, :-1], self._new_rows[into, -1] = weight, bias
+
+    def index_rows(self) -> None:
+        """Indexes the rows taken since the last call, the bias as an extra dimension."""
+        assert self._new_rows is not None, "no classifier rows were added"
+        self._rows = LabelIndex(self.labels, self._new_rows[self._active])
+        self._new_rows = None
+
+    # ---- answers -----------------------------------------------------------------------------
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32: the range's labels that have documents."""
+        return (self._active + self.low).astype(np.int32)
+
+    def proxies(self) -> np.ndarray:
+        """float32 [high − low, D]: unit proxies, zero for labels without documents."""
+        assert self._proxies is not None, "proxies were not fitted"
+        whole = np.zeros((self.high - self.low, self._proxies.dim), np.float32)
+        whole[self._active] = self._proxies.vectors
+        return whole
+
+    def search(
+        self, embeddings: np.ndarray, k: int, sources: tuple[str, ...], both_scores: bool
+    ) -> Found:
+        """The k best labels of this range for each document, from each source.
+
+        Args:
+            embeddings: float16 or float32 [n, D].
+            both_scores: fill in the score of the source that did not name the label, too.
+        """
+        z_nD = embeddings.astype(np.float32)
+        return search_indexes(z_nD, k, sources, self._proxies, self._rows, both_scores)
+
+    def save_proxies(self, folder: Path, number: int) -> None:
+        """Writes the range's proxies into a checkpoint being made."""
+        save_part(folder, "proxies", number, (self.low, self.high), {"proxies": self.proxies()})
+
+    # ---- inside ------------------------------------------------------------------------------
+
+    def _each_block(self) -> Iterator[tuple[_Block, Tensor]]:
+        for _, block in sorted(self._blocks.items()):
+            if len(block.labels):
+                yield block, torch.from_numpy(block.embeddings.astype(np.float32)).to(self.device)
+
+    def _get_centroids(self) -> Tensor:
+        if self._centroids is None:
+            covered = sum(len(block.embeddings) for block in self._blocks.values())
+            assert covered == self._documents.num_rows, (
+                f"{covered} of {self._documents.num_rows} document embeddings have arrived"
+            )
+            dim = next(iter(self._blocks.values())).embeddings.shape[1]
+            sums = torch.zeros(len(self._active), dim, device=self.device)
+            for block, z_nD in self._each_block():
+                sums[torch.from_numpy(block.labels).to(self.device)] += sum_bags(z_nD, block.bags)
+            self._centroids = sums / self._counts[:, None]
+        return self._centroids
+
+    def _map(self, affine: Tensor) -> Tensor:
+        """float32 [labels, D]: g of every centroid, worked out in float64 (see ``pair_sums``)."""
+        affine = affine.to(self.device)
+        mapped = self._get_centroids().double() @ affine[:, :-1].t() + affine[:, -1]
+        return mapped.float()
+
+    def _pair_weights(
+        self, block: _Block, z_nD: Tensor, mapped: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """IRLS weight and loss of every pair of the block, float32 [pairs] each."""
+        places = torch.from_numpy(block.labels).to(self.device)
+        label_of = places.repeat_interleave(_bag_sizes(block.bags))
+        distances = torch.empty(len(label_of), device=self.device)
+        for begin in range(0, len(label_of), _PAIRS):
+            part = slice(begin, begin + _PAIRS)
+            difference = mapped[label_of[part]] - z_nD[block.bags.ids[part]]
+            distances[part] = difference.square_().sum(1)
+        return 1.0 / (1.0 + distances), torch.log1p(distances)
+
+
+def search_indexes(
+    z_nD: np.ndarray,
+    k: int,
+    sources: tuple[str, ...],
+    proxies: LabelIndex | None,
+    rows: LabelIndex | None,
+    both_scores: bool,
+) -> Found:
+    """Searches the proxies and/or the classifier rows of the same labels."""
+    norms = np.sqrt(np.einsum("nd,nd->n", z_nD, z_nD))
+    unit_nD = z_nD / np.maximum(norms, 1e-12)[:, None]
+    found = Found({}, {}, {})
+    extended = np.concatenate([z_nD, np.ones((len(z_nD), 1), np.float32)], 1)
+    for source in sources:
+        index = proxies if source == "proxy" else rows
+        assert index is not None, f"no {source} index was built"
+        places, scores = index.search(unit_nD if source == "proxy" else extended, k)
+        other, query = (rows, extended) if source == "proxy" else (proxies, unit_nD)
+        if both_scores and other is not None:
+            across = _scores_at(other, query, places)
+        else:
+            across = np.zeros_like(scores)
+        named = np.append(index.labels, np.int32(-1))  # place −1 reads the last: no label
+        found.labels[source] = named[places]
+        found.cosines[source] = scores if source == "proxy" else across
+        found.logits[source] = across if source == "proxy" else scores
+    return found
+
+
+def _scores_at(index: LabelIndex, queries: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """float32 [n, k]: inner products of each query with its own candidates."""
+    vectors = torch.from_numpy(index.vectors)
+    safe = torch.from_numpy(np.maximum(places, 0).astype(np.int64))
+    q = torch.from_numpy(queries)
+    if len(vectors) <= 32 * places.shape[1]:
+        # A dense product beats gathering each document's candidates while the range is small.
+        return (q @ vectors.t()).gather(1, safe).numpy()
+    out = torch.empty(places.shape)
+    for begin in range(0, len(q), 128):
+        part = slice(begin, begin + 128)
+        gathered = vectors[safe[part].reshape(-1)].view(*safe[part].shape, -1)
+        out[part] = torch.bmm(gathered, q[part].unsqueeze(2))[:, :, 0]
+    return out.numpy()
+
+
+def _bag_sizes(bags: Bags) -> Tensor:
+    ends = torch.cat([bags.offsets[1:], bags.offsets.new_tensor([len(bags.ids)])])
+    return ends - bags.offsets
+
+
+class Ranges(Protocol):
+    """All label ranges together, wherever they live: what a training worker asks of them.
+
+    ``add_block``, ``add_rows`` and ``search`` are called by every worker for its own documents
+    and rows; the others by one worker while the rest wait.
+    """
+
+    def begin_cycle(self, cycle: int) -> None: ...
+    def add_block(self, cycle: int, first: int, embeddings: np.ndarray) -> None: ...
+    def pair_sums(self, affine: Tensor) -> PairSums: ...
+    def pair_gradient(
+        self, affine: Tensor, key: int, part: int, parts: int
+    ) -> tuple[Tensor, int]: ...
+    def set_proxies(self, affine: Tensor) -> None: ...
+    def add_rows(self, first: int, weight: np.ndarray, bias: np.ndarray) -> None: ...
+    def index_rows(self) -> None: ...
+    def search(
+        self,
+        blocks: Iterable[tuple[int, np.ndarray]],
+        k: int,
+        sources: tuple[str, ...],
+        both_scores: bool,
+    ) -> Iterator[tuple[int, Found]]: ...
+    def save_proxies(self, folder: Path) -> None: ...
+    def flush(self) -> None: ...
+    def peak_memory(self) -> int: ...
+
+
+class LocalRanges:
+    """``Ranges`` within this process."""
+
+    def __init__(self, ranges: list[LabelRange]) -> None:
+        self._ranges = ranges
+
+    def begin_cycle(self, cycle: int) -> None:
+        for one in self._ranges:
+            one.begin_cycle(cycle)
+
+    def add_block(self, cycle: int, first: int, embeddings: np.ndarray) -> None:
+        for one in self._ranges:
+            one.add_block(cycle, first, embeddings)
+
+    def pair_sums(self, affine: Tensor) -> PairSums:
+        return functools.reduce(operator.add, (one.pair_sums(affine) for one in self._ranges))
+
+    def pair_gradient(self, affine: Tensor, key: int, part: int, parts: int) -> tuple[Tensor, int]:
+        return sum_gradients([one.pair_gradient(affine, key, part, parts) for one in self._ranges])
+
+    def set_proxies(self, affine: Tensor) -> None:
+        for one in self._ranges:
+            one.set_proxies(affine)
+
+    def add_rows(self, first: int, weight: np.ndarray, bias: np.ndarray) -> None:
+        for one in self._ranges:
+            shared = overlap((first, first + len(weight)), (one.low, one.high))
+            if shared:
+                part = slice(shared[0] - first, shared[1] - first)
+                one.add_rows(shared[0], weight[part], bias[part])
+
+    def index_rows(self) -> None:
+        for one in self._ranges:
+            one.index_rows()
+
+    def search(
+        self,
+        blocks: Iterable[tuple[int, np.ndarray]],
+        k: int,
+        sources: tuple[str, ...],
+        both_scores: bool,
+    ) -> Iterator[tuple[int, Found]]:
+        for key, embeddings in blocks:
+            found = [one.search(embeddings, k, sources, both_scores) for one in self._ranges]
+            yield key, Found.merge(found, k)
+
+    def save_proxies(self, folder: Path) -> None:
+        for number, one in enumerate(self._ranges):
+            one.save_proxies(folder, number)
+
+    def flush(self) -> None:
+        """Nothing is ever under way here."""
+
+    def peak_memory(self) -> int:
+        return 0  # the process counts itself
+
+
+def sum_gradients(parts: list[tuple[Tensor, int]]) -> tuple[Tensor, int]:
+    """Adds (gradient, pairs) over ranges."""
+    total = parts[0][0].clone()
+    for gradient, _ in parts[1:]:
+        total += gradient
+    return total, sum(pairs for _, pairs in parts)

@@ -1,0 +1,125 @@
+"""The run folder: what a run leaves on disk, and the rules for going on with one.
+
+    config.yaml      the resolved config
+    metrics.jsonl    one line an epoch
+    losses/          the loss of every step, one .npy an epoch
+    checkpoints/     see ``checkpoint``
+    shortlists/      the current cycle's shortlists
+    progress.json    what is going on right now (while a run is going on)
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ray_xml import checkpoint
+from ray_xml.config import dump_config, load_config
+from ray_xml.errors import CheckpointError, ConfigError
+from ray_xml.run_config import RunConfig, differences
+
+
+class RunFolder:
+    """A run folder by its path."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).resolve()
+        self.config_file = self.path / "config.yaml"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.progress_file = self.path / "progress.json"
+        self.checkpoints = self.path / "checkpoints"
+
+    def begin(self, config: RunConfig) -> int:
+        """Makes the folder, or checks that ``config`` goes on with the run in it.
+
+        Returns:
+            the number of epochs done.
+
+        Raises:
+            ConfigError: the folder holds a run of another config, or something else.
+        """
+        if self.config_file.exists():
+            changed = differences(self.config(), config)
+            if changed:
+                raise ConfigError(
+                    f"{self.path} holds a run with other settings ({'; '.join(changed)}); "
+                    "set them back to go on with it, or choose a new run folder"
+                )
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise ConfigError(
+                f"{self.path} is not empty and holds no run; choose a new run folder"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.config_file.write_text(dump_config(config), encoding="utf-8")
+        done = self.epochs_done()
+        self._forget_after(done)
+        return done
+
+    def config(self) -> RunConfig:
+        """The config of the run.
+
+        Raises:
+            CheckpointError: this is no run folder.
+        """
+        if not self.config_file.is_file():
+            raise CheckpointError(
+                f"{self.path}: no run here (no config.yaml); make one with "
+                "`ray-xml train CONFIG data=DATA run=RUN`"
+            )
+        return load_config(RunConfig, self.config_file)
+
+    def epochs_done(self) -> int:
+        epochs = checkpoint.epochs_in(self.checkpoints)
+        return epochs[-1] if epochs else 0
+
+    def model(self) -> Path:
+        """The best checkpoint that can predict.
+
+        Raises:
+            CheckpointError: there is none yet.
+        """
+        self.config()
+        usable: list[tuple[int, dict[str, Any]]] = []
+        for epoch in checkpoint.epochs_in(self.checkpoints):
+            manifest = checkpoint.read_manifest(checkpoint.folder_of(self.checkpoints, epoch))
+            if manifest["with_proxies"]:
+                usable.append((epoch, manifest))
+        if not usable:
+            raise CheckpointError(
+                f"{self.path}: no checkpoint that can predict yet; the first one comes with the "
+                "first refresh after training.cycle_epochs epochs"
+            )
+        best = usable[-1][1]["best_epoch"]
+        epoch = best if best in dict(usable) else usable[-1][0]
+        return checkpoint.folder_of(self.checkpoints, epoch)
+
+    def append(self, line: dict[str, Any], step_losses: np.ndarray) -> None:
+        """Adds an epoch's line to metrics.jsonl and its losses to losses/."""
+        losses = self.path / "losses"
+        losses.mkdir(exist_ok=True)
+        np.save(losses / f"epoch-{line['epoch']:04d}.npy", step_losses)
+        with open(self.metrics_file, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        if not self.metrics_file.exists():
+            return []
+        text = self.metrics_file.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+    def step_losses(self) -> np.ndarray:
+        """float32 [steps]: the loss of every step of the run so far."""
+        files = sorted((self.path / "losses").glob("epoch-*.npy"))
+        parts = [np.load(file, allow_pickle=False) for file in files]
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    def _forget_after(self, epochs: int) -> None:
+        """Drops lines of epochs that were reported but are not in a checkpoint."""
+        kept = [line for line in self.lines() if line["epoch"] <= epochs]
+        if self.metrics_file.exists():
+            text = "".join(json.dumps(line) + "\n" for line in kept)
+            self.metrics_file.write_text(text, encoding="utf-8")

@@ -1,0 +1,185 @@
+"""What a run has to remember to go on, and how it goes into and out of a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ray_xml import checkpoint
+from ray_xml.classifier import Classifier
+from ray_xml.encoder import Encoder
+from ray_xml.errors import CheckpointError
+from ray_xml.exchange import Exchange
+from ray_xml.label_range import Ranges
+from ray_xml.partition import Range
+from ray_xml.refresh import Validation
+from ray_xml.row_adam import RowAdam
+from ray_xml.run_config import RunConfig
+from ray_xml.store import DataSet
+
+
+@dataclass
+class RunState:
+    """Where a run stands; the first five go into checkpoints.
+
+    Attributes:
+        epoch: epochs done.
+        best_epoch, best_value: the best validated checkpoint so far and its metric.
+        beta: classifier weight chosen when the checkpoint was validated, else None.
+        stored: whether the state is in a checkpoint already.
+    """
+
+    epoch: int
+    best_epoch: int | None = None
+    best_value: float = -math.inf
+    stored: bool = False
+    validation: Validation | None = None
+    proxy_loss: float = math.nan
+    step_losses: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    docs_per_second: float = 0.0
+    bytes_per_step: float = 0.0
+    rate: float = 0.0
+
+
+def save_state(
+    root: Path,
+    state: RunState,
+    encoder: Encoder,
+    classifier: Classifier,
+    ranges: Ranges | None,
+    exchange: Exchange,
+    data: DataSet,
+    config: RunConfig,
+) -> None:
+    """Writes the checkpoint of ``state.epoch``; every worker calls this.
+
+    With ``ranges`` the proxies are part of it, so that it can predict.
+    """
+    rank = exchange.rank
+    if rank == 0:
+        checkpoint.begin(root, state.epoch)
+    exchange.barrier()
+    folder = checkpoint.temporary(root, state.epoch)
+    for kind, held, tensors, moments in _parts(encoder, classifier):
+        if kind == "encoder" and rank != 0:
+            continue
+        checkpoint.save_part(folder, kind, rank, held, _numpy(tensors))
+        checkpoint.save_part(folder, f"optimizer-{kind}", rank, held, _numpy(_moments(moments)))
+    if rank == 0 and ranges is not None:
+        ranges.save_proxies(folder)
+    exchange.barrier()
+    if rank == 0:
+        checked = state.validation
+        results = {} if checked is None else checked.results
+        checkpoint.finish(
+            root,
+            state.epoch,
+            {
+                "data_set": {"name": data.meta.name, "checksum": data.meta.checksum},
+                "num_features": data.meta.num_features,
+                "num_labels": data.meta.num_labels,
+                "dim": config.encoder.dim,
+                "workers": exchange.size,
+                "best_epoch": state.best_epoch,
+                "best_value": state.best_value if math.isfinite(state.best_value) else None,
+                "beta": None if checked is None else checked.beta,
+                "validation": results,
+                "with_proxies": ranges is not None,
+                "adam_steps": {
+                    f"{kind}.{name}": float(adam.steps)
+                    for kind, _, _, moments in _parts(encoder, classifier)
+                    for name, adam in moments.items()
+                },
+            },
+        )
+        newest = checkpoint.epochs_in(root)[-config.training.keep_checkpoints :]
+        checkpoint.remove_others(root, {*newest, state.best_epoch or state.epoch})
+    exchange.barrier()
+
+
+def load_state(root: Path, encoder: Encoder, classifier: Classifier, data: DataSet) -> RunState:
+    """Restores the newest checkpoint, at any number of workers.
+
+    Raises:
+        CheckpointError: damaged, or made from another data set or another shape.
+    """
+    epoch = checkpoint.epochs_in(root)[-1]
+    folder = checkpoint.folder_of(root, epoch)
+    manifest = checkpoint.read_manifest(folder)
+    check_data_set(folder, manifest, data)
+    for kind, held, tensors, moments in _parts(encoder, classifier):
+        axis = 1 if kind == "tokens" else 0
+        into = [(kind, tensors), (f"optimizer-{kind}", _moments(moments))]
+        for part, wanted in into:
+            for name, tensor in wanted.items():
+                array = checkpoint.load_range(folder, part, name, held, axis=axis)
+                if array.shape != tuple(tensor.shape):
+                    raise CheckpointError(
+                        f"{folder}: {name!r} is {list(array.shape)}, the config asks for "
+                        f"{list(tensor.shape)}"
+                    )
+                with torch.no_grad():
+                    tensor.copy_(torch.from_numpy(array))
+        for name, adam in moments.items():
+            adam.steps.fill_(float(manifest["adam_steps"][f"{kind}.{name}"]))
+    best_value = manifest["best_value"]
+    return RunState(
+        epoch=epoch,
+        best_epoch=manifest["best_epoch"],
+        best_value=-math.inf if best_value is None else float(best_value),
+        stored=True,
+    )
+
+
+def check_data_set(folder: Path, manifest: dict[str, Any], data: DataSet) -> None:
+    """Refuses a data set other than the one that the checkpoint was trained on."""
+    if manifest["data_set"]["checksum"] != data.meta.checksum:
+        raise CheckpointError(
+            f"{folder} was trained on data set {manifest['data_set']['name']!r} with checksum "
+            f"{manifest['data_set']['checksum'][:12]}, but {data.path} has "
+            f"{data.meta.checksum[:12]}; give the data set it was trained on"
+        )
+
+
+_Part = tuple[str, Range, dict[str, Tensor], dict[str, RowAdam]]
+
+
+def _parts(encoder: Encoder, classifier: Classifier) -> list[_Part]:
+    """(kind, range held, weights, optimizers) of everything a worker holds."""
+    dim = encoder.config.dim
+    return [
+        ("tokens", encoder.columns, {"table": encoder.table}, {"table": encoder.table_adam}),
+        (
+            "encoder",
+            (0, dim),
+            {
+                "weight": encoder.weight.detach(),
+                "bias": encoder.bias.detach(),
+                "power": encoder.power,
+            },
+            {"weight": encoder.weight_adam, "bias": encoder.bias_adam},
+        ),
+        (
+            "classifier",
+            classifier.label_range,
+            {"weight": classifier.weight, "bias": classifier.bias},
+            {"weight": classifier.weight_adam, "bias": classifier.bias_adam},
+        ),
+    ]
+
+
+def _moments(optimizers: dict[str, RowAdam]) -> dict[str, Tensor]:
+    found = {}
+    for name, adam in optimizers.items():
+        found |= {f"{name}.first": adam.first, f"{name}.second": adam.second}
+    return found
+
+
+def _numpy(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}

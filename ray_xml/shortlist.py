@@ -1,0 +1,118 @@
+"""Nearest labels: one FAISS index over a label range, and the merge of several ranges' answers.
+
+Scores are inner products, larger is better; with unit vectors on both sides they are cosines.
+Ties go to the lower label number, so that the number of ranges does not change a shortlist.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import faiss
+import numpy as np
+from pydantic import Field
+
+from ray_xml.config import Section
+
+# FAISS switches from heaps to reservoirs at k = 100; a reservoir keeps an arbitrary one of
+# several equal scores, a heap a definite one.
+faiss.cvar.distance_compute_min_k_reservoir = 1 << 30
+
+
+class ShortlistConfig(Section):
+    """Which labels a document is compared with.
+
+    Attributes:
+        size: labels from each source.
+        source: ``proxy`` (cosine to label proxies), ``classifier`` (the classifier's own score)
+            or ``both``.
+    """
+
+    size: int = Field(100, ge=1)
+    source: Literal["proxy", "classifier", "both"] = "proxy"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return ("proxy", "classifier") if self.source == "both" else (self.source,)
+
+
+class LabelIndex:
+    """Exact maximum-inner-product search over the vectors of some labels.
+
+    Attributes:
+        labels: int32 [n], the label number of each indexed vector, ascending.
+    """
+
+    def __init__(self, labels: np.ndarray, vectors: np.ndarray) -> None:
+        """Indexes ``vectors``, float32 [n, D]; they are kept once, inside the index.
+
+        The index lies on the GPU where FAISS finds one.
+        """
+        self.labels = labels
+        self.dim = vectors.shape[1]
+        index = faiss.IndexFlatIP(self.dim)
+        index.add(np.ascontiguousarray(vectors, np.float32))
+        self._index = index
+        self._gpu = getattr(faiss, "get_num_gpus", lambda: 0)() > 0
+        if self._gpu:
+            self._resources = faiss.StandardGpuResources()
+            self._search_index = faiss.index_cpu_to_gpu(self._resources, 0, index)
+        else:
+            self._search_index = index
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """float32 [n, D]: the indexed vectors, a view of the index's own memory."""
+        if len(self.labels) == 0:
+            return np.zeros((0, self.dim), np.float32)
+        view = faiss.rev_swig_ptr(self._index.get_xb(), len(self.labels) * self.dim)
+        return np.asarray(view).reshape(len(self.labels), self.dim)
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k best labels of each query.
+
+        Args:
+            queries: float32 [n, D].
+
+        Returns:
+            (places int32 [n, k] within ``labels``, −1 behind the last; scores float32 [n, k],
+            −inf behind the last), best first.
+        """
+        width = min(k, len(self.labels))
+        places = np.full((len(queries), k), -1, np.int32)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        if width:
+            found_scores, found = self._search_index.search(
+                np.ascontiguousarray(queries, np.float32), width
+            )
+            places[:, :width], scores[:, :width] = found, found_scores
+        return places, scores
+
+
+def best_k(
+    labels: np.ndarray, scores: np.ndarray, k: int, *extra: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """The k best of each row, best first, ties to the lower label; the merge of several lists.
+
+    Args:
+        labels: int [n, m], −1 for none. Labels of a row are distinct, but for −1.
+        scores: float [n, m].
+        extra: further [n, m] arrays that follow the same selection.
+
+    Returns:
+        (labels, scores, *extra), each [n, min(k, m)]; −1 and −inf where a row has fewer.
+    """
+    scores = np.where(labels < 0, -np.inf, scores).astype(np.float32)
+    # One int64 sorts by falling score, then by rising label: a float's bits, with the sign
+    # handled, order as the floats do.
+    bits = (scores + np.float32(0)).view(np.int32).astype(np.int64)
+    ordered = np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))
+    keys = (-ordered << 32) + labels.astype(np.int64)
+    width = min(k, labels.shape[1])
+    if width < labels.shape[1]:
+        chosen = np.argpartition(keys, width - 1, axis=1)[:, :width]
+    else:
+        chosen = np.broadcast_to(np.arange(width), labels.shape)
+    inner = np.argsort(np.take_along_axis(keys, chosen, 1), axis=1)
+    chosen = np.take_along_axis(chosen, inner, 1)
+    return tuple(np.take_along_axis(part, chosen, 1) for part in (labels, scores, *extra))

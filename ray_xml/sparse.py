@@ -1,0 +1,138 @@
+"""Sparse rows: a light CSR matrix over arrays that may be memory-mapped.
+
+``scipy.sparse.csr_matrix`` wants one integer type for offsets and ids, so it would copy the ids
+of a memory-mapped matrix whose offsets need 64 bits. ``Csr`` keeps int64 offsets beside int32
+ids and never copies on construction; what it does not offer is a ``to_scipy()`` away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+
+
+@dataclass(frozen=True)
+class Csr:
+    """A sparse matrix by rows.
+
+    Attributes:
+        offsets: int64 [rows + 1], non-decreasing; row i is ids[offsets[i]:offsets[i + 1]].
+            ``offsets[0]`` need not be 0, so that a slice of rows is a view.
+        ids: int32 [nnz], column numbers, ascending within a row.
+        values: float32 [nnz], or None for a 0/1 matrix.
+        num_columns: the matrix's width.
+    """
+
+    offsets: np.ndarray
+    ids: np.ndarray
+    values: np.ndarray | None
+    num_columns: int
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def nnz(self) -> int:
+        return int(self.offsets[-1] - self.offsets[0])
+
+    @property
+    def counts(self) -> np.ndarray:
+        """int64 [rows]: the number of stored entries of each row."""
+        return np.diff(self.offsets)
+
+    def slice(self, start: int, stop: int) -> Csr:
+        """Rows ``start:stop`` as a view."""
+        return Csr(self.offsets[start : stop + 1], self.ids, self.values, self.num_columns)
+
+    def take(self, rows: np.ndarray) -> Csr:
+        """The given rows, in the given order (copied; rows may repeat)."""
+        starts = np.asarray(self.offsets)[rows]
+        counts = np.asarray(self.offsets)[np.asarray(rows) + 1] - starts
+        offsets = np.zeros(len(counts) + 1, np.int64)
+        np.cumsum(counts, out=offsets[1:])
+        # Position p of the result reads source p - offsets[row] + starts[row].
+        source = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
+        values = None if self.values is None else self.values[source]
+        return Csr(offsets, self.ids[source], values, self.num_columns)
+
+    def padded(self, rows: int) -> Csr:
+        """The same rows with empty ones behind them, ``rows`` in all."""
+        missing = rows - self.num_rows
+        if missing == 0:
+            return self
+        tail = np.full(missing, self.offsets[-1], np.int64)
+        return Csr(np.concatenate([self.offsets, tail]), self.ids, self.values, self.num_columns)
+
+    def packed(self) -> Csr:
+        """The same rows with offsets from 0 and only their own entries (views where possible)."""
+        low, high = int(self.offsets[0]), int(self.offsets[-1])
+        values = None if self.values is None else self.values[low:high]
+        return Csr(self.offsets - low, self.ids[low:high], values, self.num_columns)
+
+    def columns(self, low: int, high: int) -> Csr:
+        """The columns ``low:high``, renumbered from 0 (copied)."""
+        rows = self.packed()
+        keep = (rows.ids >= low) & (rows.ids < high)
+        before = np.zeros(len(keep) + 1, np.int64)
+        np.cumsum(keep, out=before[1:])
+        values = None if rows.values is None else rows.values[keep]
+        ids = (rows.ids[keep] - low).astype(np.int32)
+        return Csr(before[rows.offsets], ids, values, high - low)
+
+    def transpose(self) -> Csr:
+        """The transposed matrix (copied); row ids of each column come out ascending."""
+        turned = self.to_scipy().tocsc()
+        values = None if self.values is None else turned.data.astype(np.float32, copy=False)
+        return Csr(
+            turned.indptr.astype(np.int64),
+            turned.indices.astype(np.int32, copy=False),
+            values,
+            self.num_rows,
+        )
+
+    def row_of_entry(self) -> np.ndarray:
+        """int64 [nnz]: the row that each stored entry belongs to."""
+        return np.repeat(np.arange(self.num_rows), self.counts)
+
+    def column_counts(self) -> np.ndarray:
+        """int64 [num_columns]: the number of stored entries of each column."""
+        return np.bincount(self.packed().ids, minlength=self.num_columns)
+
+    def blocks(self, rows: int) -> Iterator[tuple[int, Csr]]:
+        """(first row, slice) for consecutive slices of at most ``rows`` rows."""
+        for start in range(0, self.num_rows, rows):
+            yield start, self.slice(start, min(start + rows, self.num_rows))
+
+    def to_scipy(self) -> scipy.sparse.csr_matrix:
+        """A scipy matrix; a 0/1 matrix gets float32 ones."""
+        rows = self.packed()
+        values = np.ones(rows.nnz, np.float32) if rows.values is None else rows.values
+        shape = (rows.num_rows, rows.num_columns)
+        return scipy.sparse.csr_matrix((values, rows.ids, rows.offsets), shape=shape)
+
+    @staticmethod
+    def from_lists(
+        rows: list[list[int]], num_columns: int, values: list[list[float]] | None = None
+    ) -> Csr:
+        """A matrix from Python lists, for small inputs."""
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        ids = np.array([i for row in rows for i in row], np.int32)
+        flat = None if values is None else np.array([v for row in values for v in row], np.float32)
+        return Csr(offsets, ids, flat, num_columns)
+
+    @staticmethod
+    def from_scipy(matrix: scipy.sparse.spmatrix, *, binary: bool = False) -> Csr:
+        """A matrix from any scipy sparse matrix; ``binary`` drops the values."""
+        rows = scipy.sparse.csr_matrix(matrix)
+        rows.sort_indices()
+        return Csr(
+            rows.indptr.astype(np.int64),
+            rows.indices.astype(np.int32, copy=False),
+            None if binary else rows.data.astype(np.float32, copy=False),
+            rows.shape[1],
+        )

@@ -1,0 +1,107 @@
+"""The token table a run starts from: truncated SVD, a given .npy file, or random numbers.
+
+SVD: the top right singular vectors of the training matrix X (documents × tokens), by randomised
+subspace iteration (Halko, Martinsson & Tropp, SIAM Review 2011) with the documents spread over
+the workers: each multiplies its own rows, and only V×p sums travel, a few times a run. The
+result is the same for any number of workers up to rounding.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ray_xml.bags import bags_of, sum_bags, transposed_bags
+from ray_xml.errors import ConfigError
+from ray_xml.exchange import Exchange
+from ray_xml.partition import even
+from ray_xml.sparse import Csr
+
+_BLOCK = 8192
+_EXTRA = 16  # oversampling p - D; Halko et al. advise 5 to 10, more costs little here
+
+
+def token_table(
+    source: str, features: Csr, rows: np.ndarray, dim: int, exchange: Exchange, *, seed: int
+) -> Tensor:
+    """float32 [V, d]: this rank's columns of the starting token table.
+
+    Args:
+        source: ``svd``, ``random`` or the path of an .npy file (float [V, D]).
+        features: all documents of train.
+        rows: int64, those used for fitting.
+        dim: D.
+
+    Raises:
+        ConfigError: the file is missing or has another shape or type.
+    """
+    low, high = even(dim, exchange.size)[exchange.rank]
+    if source == "svd":
+        return svd_table(features, rows, dim, exchange, seed=seed)[:, low:high].contiguous()
+    if source == "random":
+        random = np.random.default_rng([seed, 0x7AB1E]).standard_normal(
+            (features.num_columns, dim), np.float32
+        )
+        return torch.from_numpy(random[:, low:high] * np.float32(dim**-0.5))
+    table = _open_npy(source, (features.num_columns, dim))
+    return torch.from_numpy(np.array(table[:, low:high], np.float32))
+
+
+def _open_npy(path: str, shape: tuple[int, int]) -> np.ndarray:
+    if not Path(path).is_file():
+        raise ConfigError(
+            f"encoder.tokens: {path!r} is neither 'svd' nor 'random' nor an .npy file that exists"
+        )
+    try:
+        table: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise ConfigError(f"encoder.tokens: {path} is not a plain .npy array: {error}") from error
+    if table.shape != shape or table.dtype.kind != "f":
+        raise ConfigError(
+            f"encoder.tokens: {path} holds {table.dtype} {list(table.shape)}, but the data set "
+            f"and encoder.dim ask for floats {list(shape)} (features × dim)"
+        )
+    return table
+
+
+def svd_table(
+    features: Csr, rows: np.ndarray, dim: int, exchange: Exchange, *, seed: int, passes: int = 3
+) -> Tensor:
+    """float32 [V, D]: right singular vectors, scaled so that documents come out usable.
+
+    Column i is v_i · sqrt(N) / sqrt(s_1 · s_i): halfway (in logarithms) between plain vectors,
+    where the first direction drowns the rest, and whitened ones, where noise counts as much as
+    signal. Directions beyond the matrix's rank are zero.
+    """
+    width = min(dim + _EXTRA, features.num_columns)
+    low, high = even(len(rows), exchange.size)[exchange.rank]
+    own = rows[low:high]
+    start = np.random.default_rng([seed, 0x54D]).standard_normal(
+        (features.num_columns, width), np.float32
+    )
+    basis = torch.linalg.qr(torch.from_numpy(start)).Q
+    for _ in range(passes):
+        image = torch.zeros_like(basis)
+        for begin in range(0, len(own), _BLOCK):
+            block = features.take(own[begin : begin + _BLOCK])
+            tokens, turned = transposed_bags(block)
+            image[torch.from_numpy(tokens)] += sum_bags(sum_bags(basis, bags_of(block)), turned)
+        basis = torch.linalg.qr(exchange.sum_(image)).Q
+    gram = torch.zeros(width, width, dtype=torch.float64)
+    for begin in range(0, len(own), _BLOCK):
+        part = sum_bags(basis, bags_of(features.take(own[begin : begin + _BLOCK]))).double()
+        gram += part.t() @ part
+    squares, vectors = torch.linalg.eigh(exchange.sum_(gram))
+    keep = min(dim, width)
+    squares, vectors = squares.flip(0)[:keep], vectors.flip(1)[:, :keep]
+    singular = squares.clamp_min(0).sqrt()
+    # eigh leaves each vector's sign open: the largest entry is made positive.
+    table = (basis.double() @ vectors).float()
+    largest = table.gather(0, table.abs().argmax(0, keepdim=True)).sign()
+    alive = singular > singular[0] * 1e-5
+    scale = torch.where(alive, (len(rows) ** 0.5) * (singular[0] * singular).rsqrt(), 0.0)
+    table = table * largest * scale.float()
+    return torch.nn.functional.pad(table, (0, dim - keep))

@@ -1,0 +1,362 @@
+"""The epoch loop, as a generator: whoever drives it decides what to do with each epoch's report.
+
+    refresh → [validate, checkpoint] → cycle_epochs epochs → refresh → …  → last refresh
+
+A refresh serves the validation of the epochs behind it and the shortlists of those ahead, so
+proxies are never older than the encoder that they are used with. Every worker runs this same
+loop; see ``exchange`` for what they share.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ray_xml import partition
+from ray_xml.checkpoint import epochs_in
+from ray_xml.classifier import Candidates, Classifier
+from ray_xml.encoder import Encoder, TokenBatch
+from ray_xml.errors import TrainingError
+from ray_xml.exchange import Exchange
+from ray_xml.label_range import Ranges
+from ray_xml.metrics import MetricSums
+from ray_xml.propensity import propensities, propensity_constants
+from ray_xml.refresh import Refresher, Validation
+from ray_xml.run_config import RunConfig
+from ray_xml.run_state import RunState, load_state, save_state
+from ray_xml.splits import split_rows
+from ray_xml.store import DataSet
+from ray_xml.token_table import token_table
+
+Event = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Report:
+    """One epoch, as one line of metrics.jsonl.
+
+    Attributes:
+        line: JSON-ready values: epoch, loss, rate, seconds by phase, …
+        step_losses: float32 [steps], the loss of every step of the epoch.
+    """
+
+    line: dict[str, Any]
+    step_losses: np.ndarray
+
+
+@dataclass
+class _Clock:
+    """Seconds by phase since the last ``take``."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _phase: str | None = None
+    _since: float = 0.0
+
+    def start(self, phase: str | None) -> None:
+        now = time.perf_counter()
+        if self._phase is not None:
+            self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
+        self._phase, self._since = phase, now
+
+    def take(self) -> dict[str, float]:
+        self.start(self._phase)
+        taken, self.seconds = self.seconds, {}
+        return {phase: round(value, 3) for phase, value in taken.items()}
+
+
+class Training:
+    """One worker's share of a run.
+
+    Args:
+        folder: the run folder, on a path that all workers share.
+        ranges: the label ranges, on behalf of all workers.
+        device: where this worker computes.
+        event: told what is going on, often; only rank 0's is of interest.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: DataSet,
+        folder: Path,
+        ranges: Ranges,
+        exchange: Exchange,
+        *,
+        device: str = "cpu",
+        event: Event = lambda _: None,
+    ) -> None:
+        self.config, self.data, self.folder = config, data, folder
+        self.ranges, self.exchange, self.event = ranges, exchange, event
+        self.device = torch.device(device)
+        self.clock = _Clock()
+        self.clock.start("setup")
+        rows, held = split_rows(data, config)
+        train = data.split("train")
+        self.features, self.labels = train.features.take(rows), train.labels.take(rows)
+        self.held_features, self.held_labels = train.features.take(held), train.labels.take(held)
+        self.label_counts = self.labels.column_counts()
+        self.sums = metric_sums(data, config)
+        self.state = RunState(epoch=0)
+        self.encoder, self.classifier = self._build()
+        self.refresher = Refresher(
+            self.encoder,
+            self.classifier,
+            ranges,
+            exchange,
+            config.proxy,
+            config.shortlist,
+            seed=config.training.seed,
+            progress=self._progress,
+        )
+
+    def _build(self) -> tuple[Encoder, Classifier]:
+        config, seed = self.config, self.config.training.seed
+        self._progress("token table", 0, 1)
+        checkpoints = self.folder / "checkpoints"
+        resume = epochs_in(checkpoints)
+        width = partition.even(config.encoder.dim, self.exchange.size)[self.exchange.rank]
+        if resume:
+            table = torch.zeros(self.features.num_columns, width[1] - width[0])
+        else:
+            table = config.encoder.token_scale * token_table(
+                config.encoder.tokens,
+                self.features,
+                np.arange(self.features.num_rows),
+                config.encoder.dim,
+                self.exchange,
+                seed=seed,
+            )
+        encoder = Encoder(config.encoder, table.to(self.device), self.exchange, seed=seed)
+        label_range = partition.label_ranges(self.label_counts, self.exchange.size)[
+            self.exchange.rank
+        ]
+        classifier = Classifier(
+            label_range,
+            config.encoder.dim,
+            self.label_counts[slice(*label_range)],
+            self.features.num_rows,
+            self.device,
+        )
+        if resume:
+            self.state = load_state(checkpoints, encoder, classifier, self.data)
+        return encoder, classifier
+
+    def epochs(self) -> Iterator[Report]:
+        """Trains to the last epoch, yielding a report after each one that is safely stored."""
+        settings = self.config.training
+        while True:
+            epoch = self.state.epoch
+            begins_cycle = epoch % settings.cycle_epochs == 0
+            last = epoch == settings.epochs
+            fitted = begins_cycle or last
+            if fitted:
+                self._refresh(train_on=not last and begins_cycle)
+            if epoch > 0 and not self.state.stored:
+                self._store(with_proxies=fitted)
+                yield self._report()
+            if last:
+                return
+            self._train_epoch(epoch)
+            self.state.epoch, self.state.stored = epoch + 1, False
+
+    # ---- refresh -----------------------------------------------------------------------------
+
+    def _refresh(self, *, train_on: bool) -> None:
+        """Refits proxies, validates the epochs behind, writes shortlists for those ahead."""
+        config, epoch = self.config, self.state.epoch
+        self.clock.start("proxies")
+        self.state.proxy_loss = self.refresher.fit_proxies(epoch, self.features)
+        self.clock.start("validate")
+        if epoch > 0 or "classifier" in config.shortlist.sources:
+            self.refresher.send_classifier()
+        if epoch > 0 and not self.state.stored:
+            self._validate()
+        self.clock.start("shortlist")
+        if train_on:
+            self.refresher.write_shortlists(self._shortlist_path(epoch), self.features)
+            if self.exchange.rank == 0:
+                for path in (self.folder / "shortlists").glob("*.i32"):
+                    if path != self._shortlist_path(epoch):
+                        path.unlink()
+
+    def _validate(self) -> None:
+        settings = self.config.training
+        if self.held_features.num_rows == 0:
+            self.state.validation = Validation(settings.beta, {}, float("nan"))
+            self.state.best_epoch = self.state.epoch
+            return
+        found = self.refresher.validate(
+            self.held_features, self.held_labels, self.sums, settings.metric, None
+        )
+        self.state.validation = found
+        if found.results[settings.metric] > self.state.best_value:
+            self.state.best_value = found.results[settings.metric]
+            self.state.best_epoch = self.state.epoch
+
+    def _shortlist_path(self, cycle: int) -> Path:
+        return self.folder / "shortlists" / f"cycle-{cycle:04d}.i32"
+
+    # ---- one epoch ---------------------------------------------------------------------------
+
+    def _train_epoch(self, epoch: int) -> None:
+        self.clock.start("classifier")
+        settings = self.config.training
+        cycle = epoch - epoch % settings.cycle_epochs
+        path = self._shortlist_path(cycle)
+        if not path.exists():
+            # Only when somebody deleted it: a refresh from the encoder as it is now.
+            self._refresh_lost(cycle)
+        width = self.config.shortlist.size * len(self.config.shortlist.sources)
+        lists = np.memmap(path, np.int32, "r", shape=(self.features.num_rows, width))
+        order = partition.epoch_order(self.features.num_rows, seed=settings.seed, epoch=epoch)
+        size = settings.batch_size
+        starts = range(0, len(order), size)
+        losses, began, sent = [], time.perf_counter(), self.exchange.bytes_sent
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+            ahead = pool.submit(self._batch, order[:size], lists)
+            for number, start in enumerate(starts):
+                tokens, labels, documents = ahead.result()
+                if start + size < len(order):
+                    ahead = pool.submit(
+                        self._batch, order[start + size : start + 2 * size], lists
+                    )
+                rate = settings.rate_at(epoch + number / len(starts))
+                losses.append(self._step(tokens, labels, documents, epoch, rate))
+                if number % 16 == 15 or number == len(starts) - 1:
+                    self._check(losses[-1], epoch, number)
+                    self._progress("classifier", start + documents, len(order), began)
+        vector = self.exchange.sum_(torch.stack(losses))
+        self.state.step_losses = vector.cpu().numpy().astype(np.float32)
+        self.state.docs_per_second = len(order) / (time.perf_counter() - began)
+        self.state.bytes_per_step = (self.exchange.bytes_sent - sent) / len(starts)
+        self.state.rate = settings.rate_at(epoch)
+
+    def _refresh_lost(self, cycle: int) -> None:
+        self.refresher.fit_proxies(cycle, self.features)
+        if "classifier" in self.config.shortlist.sources:
+            self.refresher.send_classifier()
+        self.refresher.write_shortlists(self._shortlist_path(cycle), self.features)
+
+    def _batch(
+        self, documents: np.ndarray, lists: np.ndarray
+    ) -> tuple[TokenBatch, Candidates, int]:
+        """Everything about one global batch, padded so that each worker gets as many rows."""
+        count = len(documents)
+        padded = -(-count // self.exchange.size) * self.exchange.size
+        features = self.features.take(documents).padded(padded)
+        labels = self.labels.take(documents).padded(padded)
+        numbers = torch.from_numpy(np.pad(documents, (0, padded - count)))
+        tokens = TokenBatch.build(numbers, features, self.device)
+        shortlist = np.asarray(lists[documents])
+        if padded > count:
+            shortlist = np.pad(shortlist, ((0, padded - count), (0, 0)), constant_values=-1)
+        chosen = Candidates.build(
+            shortlist,
+            labels,
+            self.classifier.label_range,
+            self.device,
+            negatives=self.config.classifier.negatives,
+            documents=count,
+        )
+        return tokens, chosen, count
+
+    def _step(
+        self, tokens: TokenBatch, labels: Candidates, documents: int, epoch: int, rate: float
+    ) -> torch.Tensor:
+        z_bD, u_bD = self.encoder.forward(tokens, epoch)
+        z_BD = self.exchange.gather_rows(z_bD.detach())
+        loss, gradient_BD = self.classifier.step(z_BD, labels, documents, rate)
+        gradient_bD = self.exchange.scatter_sum_rows(gradient_BD)
+        self.encoder.backward(tokens, z_bD, u_bD, gradient_bD, rate)
+        return loss
+
+    def _check(self, loss: torch.Tensor, epoch: int, step: int) -> None:
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {float(loss)} at step {step} of epoch {epoch + 1}; "
+                "the last checkpoint is good: lower training.rate and start a new run"
+            )
+
+    # ---- what is kept and told ---------------------------------------------------------------
+
+    def _store(self, *, with_proxies: bool) -> None:
+        self.clock.start("checkpoint")
+        self._progress("checkpoint", 0, 1)
+        save_state(
+            self.folder / "checkpoints",
+            self.state,
+            self.encoder,
+            self.classifier,
+            self.ranges if with_proxies else None,
+            self.exchange,
+            self.data,
+            self.config,
+        )
+        self.state.stored = True
+
+    def _report(self) -> Report:
+        state, settings = self.state, self.config.training
+        self.clock.start(None)
+        line: dict[str, Any] = {
+            "epoch": state.epoch,
+            "loss": round(float(state.step_losses.mean()), 5),
+            "rate": state.rate,
+            "docs_per_second": round(state.docs_per_second, 1),
+            "bytes_sent_per_step": round(state.bytes_per_step),
+            "seconds": self.clock.take(),
+            "memory_gib": round(self._memory() / 2**30, 3),
+        }
+        checked = state.validation
+        if checked is not None:
+            line |= {
+                "proxy_loss": round(state.proxy_loss, 5),
+                "shortlist_recall": round(checked.recall, 2),
+                "beta": checked.beta,
+                "validation": {key: round(value, 3) for key, value in checked.results.items()},
+                "best": {"epoch": state.best_epoch, "metric": settings.metric},
+            }
+            state.validation = None
+        return Report(line, state.step_losses)
+
+    def _memory(self) -> int:
+        """Peak resident bytes over the workers and the label shards."""
+        import resource
+
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        workers = self.exchange.sum_(torch.tensor([float(own)], device=self.device))
+        return int(workers.item()) + (self.ranges.peak_memory() if self.exchange.rank == 0 else 0)
+
+    def _progress(self, phase: str, done: int, total: int, began: float | None = None) -> None:
+        if self.exchange.rank == 0:
+            rate = 0.0 if began is None else done / max(time.perf_counter() - began, 1e-9)
+            self.event(
+                {
+                    "phase": phase,
+                    "epoch": self.state.epoch,
+                    "epochs": self.config.training.epochs,
+                    "done": done,
+                    "total": total,
+                    "docs_per_second": round(rate, 1),
+                }
+            )
+
+
+def metric_sums(data: DataSet, config: RunConfig) -> MetricSums:
+    """Empty metric sums with the data set's propensities, from all of train's label counts."""
+    train = data.split("train")
+    expected = config.dataset
+    if expected.propensity_a is not None and expected.propensity_b is not None:
+        a, b = expected.propensity_a, expected.propensity_b
+    else:
+        a, b = propensity_constants(expected.name or data.meta.name)
+    counts = train.labels.column_counts()
+    return MetricSums(1.0 / propensities(counts, train.num_documents, a, b), counts)
+
+

@@ -1,0 +1,152 @@
+"""Csr against scipy.sparse, which does the same things more slowly or with copies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from ray_xml.sparse import Csr
+
+SHAPES = [(1, 1), (7, 5), (40, 30), (3, 200), (5, 1)]
+
+
+def random_csr(rows: int, columns: int, seed: int, *, binary: bool = False) -> Csr:
+    matrix = scipy.sparse.random(rows, columns, 0.3, "csr", np.float32, rng=seed)
+    return Csr.from_scipy(matrix, binary=binary)
+
+
+def assert_well_formed(csr: Csr) -> None:
+    assert csr.offsets.dtype == np.int64
+    assert csr.ids.dtype == np.int32
+    assert csr.values is None or csr.values.dtype == np.float32
+    for row in range(csr.num_rows):
+        ids = csr.ids[csr.offsets[row] : csr.offsets[row + 1]]
+        assert (np.diff(ids) > 0).all()
+        assert (ids >= 0).all()
+        assert (ids < csr.num_columns).all()
+
+
+def dense(csr: Csr) -> np.ndarray:
+    return csr.to_scipy().toarray()
+
+
+@pytest.fixture(params=SHAPES, ids=str)
+def csr(request: pytest.FixtureRequest) -> Csr:
+    rows, columns = request.param
+    return random_csr(rows, columns, seed=rows)
+
+
+def test_from_scipy_keeps_entries_and_sorts_ids() -> None:
+    unsorted = scipy.sparse.csr_matrix(
+        (np.array([1.0, 2.0, 3.0]), np.array([4, 0, 2]), np.array([0, 2, 3])), shape=(2, 5)
+    )
+    csr = Csr.from_scipy(unsorted)
+    assert_well_formed(csr)
+    assert np.array_equal(dense(csr), [[2, 0, 0, 0, 1], [0, 0, 3, 0, 0]])
+    assert Csr.from_scipy(unsorted, binary=True).values is None
+
+
+def test_from_scipy_takes_other_layouts(csr: Csr) -> None:
+    again = Csr.from_scipy(csr.to_scipy().tocoo())
+    assert_well_formed(again)
+    assert np.array_equal(dense(again), dense(csr))
+
+
+def test_from_lists() -> None:
+    csr = Csr.from_lists([[0, 3], [], [2]], 4, [[1.0, 2.0], [], [3.0]])
+    assert_well_formed(csr)
+    assert np.array_equal(dense(csr), [[1, 0, 0, 2], [0, 0, 0, 0], [0, 0, 3, 0]])
+    assert np.array_equal(dense(Csr.from_lists([[1], []], 2)), [[0, 1], [0, 0]])
+    assert Csr.from_lists([], 3).to_scipy().shape == (0, 3)
+
+
+def test_counts(csr: Csr) -> None:
+    matrix = csr.to_scipy()
+    assert (csr.num_rows, csr.num_columns) == matrix.shape
+    assert csr.nnz == matrix.nnz
+    assert np.array_equal(csr.counts, matrix.getnnz(axis=1))
+    assert np.array_equal(csr.column_counts(), matrix.getnnz(axis=0))
+    assert np.array_equal(csr.row_of_entry(), matrix.tocoo().row)
+
+
+def test_slice_is_a_view_of_the_rows(csr: Csr) -> None:
+    for start, stop in [(0, csr.num_rows), (1, csr.num_rows), (csr.num_rows // 2, csr.num_rows)]:
+        part = csr.slice(start, stop)
+        assert np.shares_memory(part.offsets, csr.offsets)
+        assert part.ids is csr.ids
+        assert part.nnz == csr.to_scipy()[start:stop].nnz
+        assert np.array_equal(dense(part), dense(csr)[start:stop])
+        assert np.array_equal(part.column_counts(), csr.to_scipy()[start:stop].getnnz(axis=0))
+
+
+def test_packed_begins_at_zero_without_copying_entries(csr: Csr) -> None:
+    packed = csr.slice(csr.num_rows // 2, csr.num_rows).packed()
+    assert packed.offsets[0] == 0
+    assert len(packed.ids) == packed.nnz
+    assert packed.nnz == 0 or np.shares_memory(packed.ids, csr.ids)
+    assert np.array_equal(dense(packed), dense(csr)[csr.num_rows // 2 :])
+
+
+def test_take_repeats_and_reorders(csr: Csr) -> None:
+    rows = np.random.default_rng(0).integers(0, csr.num_rows, 50)
+    taken = csr.take(rows)
+    assert_well_formed(taken)
+    assert np.array_equal(dense(taken), dense(csr)[rows])
+    part = csr.slice(csr.num_rows // 2, csr.num_rows)
+    assert np.array_equal(dense(part.take(np.array([0]))), dense(part)[:1])
+    assert csr.take(np.zeros(0, np.int64)).num_rows == 0
+
+
+def test_columns(csr: Csr) -> None:
+    for low, high in [(0, csr.num_columns), (0, 0), (csr.num_columns // 2, csr.num_columns)]:
+        for rows in (csr, csr.slice(csr.num_rows // 2, csr.num_rows)):
+            part = rows.columns(low, high)
+            assert_well_formed(part)
+            assert np.array_equal(dense(part), dense(rows)[:, low:high])
+
+
+def test_transpose(csr: Csr) -> None:
+    turned = csr.transpose()
+    assert_well_formed(turned)
+    assert np.array_equal(dense(turned), dense(csr).T)
+    assert np.array_equal(dense(csr.slice(1, csr.num_rows).transpose()), dense(csr)[1:].T)
+
+
+def test_blocks_cover_all_rows_once(csr: Csr) -> None:
+    blocks = list(csr.blocks(3))
+    assert [start for start, _ in blocks] == list(range(0, csr.num_rows, 3))
+    assert np.array_equal(np.vstack([dense(block) for _, block in blocks]), dense(csr))
+
+
+def test_binary_matrices_stay_binary() -> None:
+    csr = random_csr(20, 10, seed=5, binary=True)
+    for other in (
+        csr.slice(3, 9),
+        csr.packed(),
+        csr.take(np.arange(4)),
+        csr.columns(2, 7),
+        csr.transpose(),
+    ):
+        assert other.values is None
+        assert set(np.unique(dense(other))) <= {0.0, 1.0}
+    assert np.array_equal(dense(csr.transpose()), dense(csr).T)
+
+
+def test_no_rows_and_no_entries() -> None:
+    for csr in (Csr.from_lists([], 4), Csr.from_lists([[], []], 4), Csr.from_lists([[]], 0)):
+        assert csr.nnz == 0
+        assert csr.packed().num_rows == csr.num_rows
+        assert csr.transpose().num_rows == csr.num_columns
+        assert csr.columns(0, 0).num_columns == 0
+        assert len(csr.column_counts()) == csr.num_columns
+
+
+def test_read_only_arrays_are_enough(csr: Csr) -> None:
+    for array in (csr.offsets, csr.ids, csr.values):
+        assert array is not None
+        array.flags.writeable = False
+    csr.take(np.arange(csr.num_rows))
+    csr.transpose()
+    csr.columns(0, csr.num_columns)
+    csr.slice(0, 1).packed()
