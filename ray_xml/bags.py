@@ -51,36 +51,27 @@ def transposed_bags(rows: Csr) -> tuple[np.ndarray, Bags]:
     """One bag a *used* column, holding the rows that use it.
 
     Returns:
-        (columns, bags): int64 [U] ascending, and U bags whose ids are row numbers.
+        (columns, bags): int64 [U] ascending, and U bags whose ids are row numbers, ascending.
     """
-    columns, order, starts = group_by_column(rows)
     rows = rows.packed()
-    weights = np.ones(rows.nnz, np.float32) if rows.values is None else rows.values
+    if rows.num_columns > 32 * rows.nnz:
+        # scipy's transposition takes time for every column there is: few entries in a very wide
+        # matrix are renumbered first.
+        used, ids = np.unique(rows.ids, return_inverse=True)
+        narrow = Csr(rows.offsets, ids.astype(np.int32), rows.values, len(used))
+        places, bags = _transposed(narrow)
+        return used[places].astype(np.int64), bags
+    return _transposed(rows)
+
+
+def _transposed(rows: Csr) -> tuple[np.ndarray, Bags]:
+    turned = rows.to_scipy().tocsc()
+    columns = np.flatnonzero(np.diff(turned.indptr))
     return columns, Bags(
-        torch.from_numpy(rows.row_of_entry()[order]),
-        torch.from_numpy(starts),
-        torch.from_numpy(np.asarray(weights)[order]),
+        torch.from_numpy(turned.indices.astype(np.int64)),
+        torch.from_numpy(turned.indptr[columns].astype(np.int64)),
+        torch.from_numpy(turned.data),
     )
-
-
-def group_by_column(rows: Csr) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How to read the entries of ``rows`` column by column.
-
-    Returns:
-        columns: int64 [U], the columns in use, ascending.
-        order: int64 [nnz], entry numbers sorted by column, then by row.
-        starts: int64 [U], where each column begins in ``order``.
-    """
-    rows = rows.packed()
-    # Sorting column and position packed in one integer is stable and uses numpy's vectorised
-    # sort, several times faster than a stable argsort.
-    keys = (rows.ids.astype(np.int64) << 32) | np.arange(rows.nnz)
-    keys.sort()
-    sorted_columns = keys >> 32
-    first = np.ones(len(keys), bool)
-    np.not_equal(sorted_columns[1:], sorted_columns[:-1], out=first[1:])
-    starts = np.flatnonzero(first)
-    return sorted_columns[starts], keys & 0xFFFFFFFF, starts
 
 
 def sum_bags(table: Tensor, bags: Bags) -> Tensor:

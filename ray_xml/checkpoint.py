@@ -141,9 +141,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def load_range(
-    folder: Path, kind: str, name: str, wanted: Range, *, axis: int = 0
-) -> np.ndarray:
+def load_range(folder: Path, kind: str, name: str, wanted: Range, *, axis: int = 0) -> np.ndarray:
     """The slice ``wanted`` along ``axis`` of tensor ``name``, from whichever parts hold it.
 
     Raises:

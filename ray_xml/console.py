@@ -15,7 +15,14 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from ray_xml.run_folder import RunFolder
 
@@ -31,7 +38,6 @@ class Watcher:
         self._out = out or sys.stderr
         self._stop = threading.Event()
         self._seen = len(folder.lines())
-        self._began = time.monotonic()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
 
     def __enter__(self) -> Watcher:
@@ -78,14 +84,12 @@ class Watcher:
                 show(event, self._describe(event))
 
     def _plain(self) -> Callable[[dict[str, Any], str], None]:
-        last: dict[str, Any] = {"key": None, "at": 0.0}
+        last = -_LINE_SECONDS
 
         def show(event: dict[str, Any], text: str) -> None:
-            key, now = (event["epoch"], event["phase"]), time.monotonic()
-            if now - last["at"] > _LINE_SECONDS and key != last["key"] or (
-                key == last["key"] and now - last["at"] > _LINE_SECONDS
-            ):
-                last.update(key=key, at=now)
+            nonlocal last
+            if time.monotonic() - last >= _LINE_SECONDS:
+                last = time.monotonic()
                 self._print(text)
 
         return show
@@ -119,6 +123,37 @@ class Watcher:
         mean = sum(spent) / len(spent)
         within = event["done"] / max(event["total"], 1) if event["phase"] == "classifier" else 0.0
         return max(mean * (event["epochs"] - event["epoch"] - within), 0.0)
+
+
+class Counter:
+    """Shows how far a loop over documents has come, on a terminal; silent otherwise."""
+
+    def __init__(self) -> None:
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Counter:
+        if sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(24), TimeRemainingColumn())
+            self._bars = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """``done`` of ``total`` documents of ``what``."""
+        if self._bars is not None:
+            if what not in self._tasks:
+                self._tasks[what] = self._bars.add_task(what, total=total)
+            self._bars.update(self._tasks[what], completed=done)
 
 
 def describe_epoch(line: dict[str, Any]) -> str:

@@ -148,7 +148,7 @@ def prepare_docstrings(
     """
     # Imported late: each parsing process imports this module, and scikit-learn takes a second.
     from ray_xml.sparse import Csr
-    from ray_xml.store import DataSetWriter
+    from ray_xml.store_write import DataSetWriter
     from ray_xml.text import TextVectorizer
 
     if min_documents < 1:

@@ -76,6 +76,16 @@ class TokenBatch:
         )
 
 
+def residual_block(u_BD: Tensor, weight_DD: Tensor, bias_D: Tensor) -> Tensor:
+    """[B, D]: documents' embeddings from their bags, as they are without dropout.
+
+    Args:
+        weight_DD: SN(W), as ``Encoder.normalised_weight`` gives it.
+    """
+    v_BD = F.relu(u_BD)
+    return v_BD + F.relu(F.linear(v_BD, weight_DD, bias_D))
+
+
 class Encoder:
     """The encoder's weights and its optimizer on one worker.
 
@@ -112,8 +122,7 @@ class Encoder:
         """[b, D]: embeddings of this rank's rows of a global batch, without dropout."""
         bags = bags_of(features).to(self.device)
         u_bD = self.exchange.columns_to_rows(sum_bags(self.table, bags), self.config.dim)
-        v_bD = F.relu(u_bD)
-        return v_bD + F.relu(F.linear(v_bD, self._normalised_weight(), self.bias))
+        return residual_block(u_bD, self.normalised_weight(), self.bias)
 
     def forward(self, batch: TokenBatch, epoch: int) -> tuple[Tensor, Tensor]:
         """Embeddings of this rank's rows with dropout, and the leaf that backward starts from.
@@ -129,7 +138,7 @@ class Encoder:
         if rate > 0:
             v_bD = v_bD * dropout_factors(stream_key(self.seed, epoch, 0), documents, dim, rate)
         self._power_step()
-        r_bD = F.relu(F.linear(v_bD, self._normalised_weight(), self.bias))
+        r_bD = F.relu(F.linear(v_bD, self.normalised_weight(), self.bias))
         if rate > 0:
             r_bD = r_bD * dropout_factors(stream_key(self.seed, epoch, 1), documents, dim, rate)
         return v_bD + r_bD, u_bD
@@ -157,7 +166,7 @@ class Encoder:
         right = F.normalize(self.weight.t() @ self.power, dim=0)
         self.power = F.normalize(self.weight @ right, dim=0)
 
-    def _normalised_weight(self) -> Tensor:
+    def normalised_weight(self) -> Tensor:
         """W / σ with σ ≈ the largest singular value; gradients flow through σ, not the vectors."""
         with torch.no_grad():
             right = F.normalize(self.weight.t() @ self.power, dim=0)

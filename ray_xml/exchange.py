@@ -48,7 +48,7 @@ class Exchange:
         if not self.active:
             return x_bD
         out = x_bD.new_empty((self.size * x_bD.shape[0], *x_bD.shape[1:]))
-        dist.all_gather_into_tensor(out, x_bD.contiguous())
+        dist.all_gather_single(out, x_bD.contiguous())
         self._count(x_bD.numel() * (self.size - 1), x_bD)
         return out
 
@@ -57,12 +57,12 @@ class Exchange:
         if not self.active:
             return x_BD
         out = x_BD.new_empty((x_BD.shape[0] // self.size, *x_BD.shape[1:]))
-        dist.reduce_scatter_tensor(out, x_BD.contiguous())
+        dist.reduce_scatter_single(out, x_BD.contiguous())
         self._count(x_BD.numel() * (self.size - 1) // self.size, x_BD)
         return out
 
     def columns_to_rows(self, x_Bd: Tensor, dim: int) -> Tensor:
-        """[b, D]: all columns of this rank's documents, from this rank's columns of all documents."""
+        """[b, D]: all columns of this rank's documents, from its columns of all of them."""
         if not self.active:
             return x_Bd
         rows = x_Bd.shape[0] // self.size
@@ -76,13 +76,13 @@ class Exchange:
             input_split_sizes=[rows * x_Bd.shape[1]] * self.size,
         )
         self._count(rows * x_Bd.shape[1] * (self.size - 1), x_Bd)
-        pieces = out.split([rows * width for width in widths])
+        pieces = torch.split(out, [rows * width for width in widths])
         return torch.cat(
             [piece.view(rows, width) for piece, width in zip(pieces, widths, strict=True)], dim=1
         )
 
     def rows_to_columns(self, x_bD: Tensor) -> Tensor:
-        """[B, d]: this rank's columns of all documents, from all columns of this rank's documents."""
+        """[B, d]: this rank's columns of all documents, from all columns of its own."""
         if not self.active:
             return x_bD
         rows, dim = x_bD.shape

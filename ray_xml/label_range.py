@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ray_xml.bags import Bags, group_by_column, sum_bags
+from ray_xml.bags import Bags, sum_bags, transposed_bags
 from ray_xml.checkpoint import save_part
 from ray_xml.hashing import hash_32
 from ray_xml.partition import Range, overlap
@@ -70,7 +70,18 @@ class _Block:
     embeddings: np.ndarray  # float16 [n, D]; may be a read-only view of shared memory
     labels: np.ndarray  # int64 [U], places in the range of the labels that occur
     bags: Bags  # U bags of document positions, weights 1
-    first_pair: int  # number of the block's first pair within the range
+
+
+@dataclass
+class _Pairs:
+    """All (label, document) pairs of the range, and how they are dealt into parts."""
+
+    key: int
+    parts: int
+    labels: Tensor  # int64 [pairs], places in the range
+    documents: Tensor  # int64 [pairs]
+    order: Tensor  # int64 [pairs], pair numbers sorted by part
+    starts: Tensor  # int64 [parts + 1], where each part begins in ``order``
 
 
 class LabelRange:
@@ -104,6 +115,7 @@ class LabelRange:
             self._documents.offsets, place[self._documents.ids], None, len(self._active)
         )
         self._blocks: dict[int, _Block] = {}
+        self._pairs: _Pairs | None = None
         self._centroids: Tensor | None = None
         self.cycle = -1
         self._proxies: LabelIndex | None = None
@@ -121,16 +133,8 @@ class LabelRange:
     def add_block(self, cycle: int, first: int, embeddings: np.ndarray) -> None:
         """Takes the embeddings of documents first..first+n, float16 [n, D]."""
         assert cycle == self.cycle, f"block of cycle {cycle} reached cycle {self.cycle}"
-        rows = self._documents.slice(first, first + len(embeddings)).packed()
-        labels, order, starts = group_by_column(rows)
-        bags = Bags(
-            torch.from_numpy(rows.row_of_entry()[order]),
-            torch.from_numpy(starts),
-            torch.ones(rows.nnz),
-        ).to(self.device)
-        self._blocks[first] = _Block(
-            embeddings, labels, bags, int(self._documents.offsets[first])
-        )
+        labels, bags = transposed_bags(self._documents.slice(first, first + len(embeddings)))
+        self._blocks[first] = _Block(embeddings, labels, bags.to(self.device))
 
     def pair_sums(self, affine: Tensor) -> PairSums:
         """Sums over the range's pairs under g(c) = affine · [c; 1] (see ``proxies.PairSums``)."""
@@ -158,26 +162,17 @@ class LabelRange:
 
         A pair's part is a hash of its label and document, so it does not depend on the ranges.
         """
-        centroids = self._get_centroids()
-        mapped = self._map(affine)
-        gradient = torch.zeros(affine.shape[0], affine.shape[1], dtype=torch.float64)
-        count = 0
-        for first, block in sorted(self._blocks.items()):
-            label_of = torch.from_numpy(block.labels).repeat_interleave(_bag_sizes(block.bags))
-            numbers = torch.from_numpy(self._active)[label_of] + self.low
-            documents = block.bags.ids + first
-            drawn = hash_32(key, hash_32(key, documents) * 1_000_003 + numbers)
-            chosen = torch.nonzero(drawn % parts == part)[:, 0]
-            if len(chosen) == 0:
-                continue
-            z_PD = torch.from_numpy(block.embeddings[block.bags.ids[chosen].numpy()]).float()
-            places = label_of[chosen]
-            residual = mapped[places] - z_PD
-            weight = 2.0 / (1.0 + residual.square().sum(1, keepdim=True))
-            extended = F.pad(centroids[places], (0, 1), value=1.0).double()
-            gradient += (residual * weight).double().t() @ extended
-            count += len(chosen)
-        return gradient, count
+        pairs = self._pairs_by_part(key, parts)
+        chosen = pairs.order[pairs.starts[part] : pairs.starts[part + 1]]
+        places, documents = pairs.labels[chosen], pairs.documents[chosen]
+        centroids = self._get_centroids()[places]
+        extended = F.pad(centroids, (0, 1), value=1.0)
+        # Mapping the pairs' centroids alone: a part is far smaller than the range.
+        mapped = extended.double() @ affine.to(self.device).t()
+        z_PD = torch.from_numpy(self._gather(documents.numpy())).to(self.device).double()
+        residual = mapped - z_PD
+        weighted = residual * (2.0 / (1.0 + residual.square().sum(1, keepdim=True)))
+        return (weighted.t() @ extended.double()).cpu(), len(chosen)
 
     def set_proxies(self, affine: Tensor) -> None:
         """Proxies g(c_l) of unit length, indexed."""
@@ -236,6 +231,29 @@ class LabelRange:
             if len(block.labels):
                 yield block, torch.from_numpy(block.embeddings.astype(np.float32)).to(self.device)
 
+    def _pairs_by_part(self, key: int, parts: int) -> _Pairs:
+        """The range's pairs sorted by part; kept, since an epoch asks for one part after another."""
+        if self._pairs is None or (self._pairs.key, self._pairs.parts) != (key, parts):
+            labels = torch.from_numpy(self._documents.ids.astype(np.int64))
+            documents = torch.from_numpy(self._documents.row_of_entry())
+            numbers = torch.from_numpy(self._active)[labels] + self.low
+            part = hash_32(key, hash_32(key, documents) * 1_000_003 + numbers) % parts
+            sorted_parts, order = torch.sort(part, stable=True)
+            starts = torch.searchsorted(sorted_parts, torch.arange(parts + 1))
+            self._pairs = _Pairs(key, parts, labels, documents, order, starts)
+        return self._pairs
+
+    def _gather(self, documents: np.ndarray) -> np.ndarray:
+        """float16 [n, D]: embeddings of some documents, from whichever blocks hold them."""
+        firsts = np.array(sorted(self._blocks))
+        holder = np.searchsorted(firsts, documents, side="right") - 1
+        out = np.empty((len(documents), self._get_centroids().shape[1]), np.float16)
+        for number in np.unique(holder):
+            rows = np.flatnonzero(holder == number)
+            first = int(firsts[number])
+            out[rows] = self._blocks[first].embeddings[documents[rows] - first]
+        return out
+
     def _get_centroids(self) -> Tensor:
         if self._centroids is None:
             covered = sum(len(block.embeddings) for block in self._blocks.values())
@@ -255,9 +273,7 @@ class LabelRange:
         mapped = self._get_centroids().double() @ affine[:, :-1].t() + affine[:, -1]
         return mapped.float()
 
-    def _pair_weights(
-        self, block: _Block, z_nD: Tensor, mapped: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _pair_weights(self, block: _Block, z_nD: Tensor, mapped: Tensor) -> tuple[Tensor, Tensor]:
         """IRLS weight and loss of every pair of the block, float32 [pairs] each."""
         places = torch.from_numpy(block.labels).to(self.device)
         label_of = places.repeat_interleave(_bag_sizes(block.bags))
@@ -288,7 +304,7 @@ def search_indexes(
         places, scores = index.search(unit_nD if source == "proxy" else extended, k)
         other, query = (rows, extended) if source == "proxy" else (proxies, unit_nD)
         if both_scores and other is not None:
-            across = _scores_at(other, query, places)
+            across = other.scores_at(query, places)
         else:
             across = np.zeros_like(scores)
         named = np.append(index.labels, np.int32(-1))  # place −1 reads the last: no label
@@ -296,22 +312,6 @@ def search_indexes(
         found.cosines[source] = scores if source == "proxy" else across
         found.logits[source] = across if source == "proxy" else scores
     return found
-
-
-def _scores_at(index: LabelIndex, queries: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """float32 [n, k]: inner products of each query with its own candidates."""
-    vectors = torch.from_numpy(index.vectors)
-    safe = torch.from_numpy(np.maximum(places, 0).astype(np.int64))
-    q = torch.from_numpy(queries)
-    if len(vectors) <= 32 * places.shape[1]:
-        # A dense product beats gathering each document's candidates while the range is small.
-        return (q @ vectors.t()).gather(1, safe).numpy()
-    out = torch.empty(places.shape)
-    for begin in range(0, len(q), 128):
-        part = slice(begin, begin + 128)
-        gathered = vectors[safe[part].reshape(-1)].view(*safe[part].shape, -1)
-        out[part] = torch.bmm(gathered, q[part].unsqueeze(2))[:, :, 0]
-    return out.numpy()
 
 
 def _bag_sizes(bags: Bags) -> Tensor:

@@ -6,6 +6,8 @@ agree on the ranges from the counts alone.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 Range = tuple[int, int]
@@ -14,7 +16,7 @@ Range = tuple[int, int]
 def even(total: int, parts: int) -> list[Range]:
     """``parts`` contiguous ranges over ``total`` items whose sizes differ by at most one."""
     edges = [total * part // parts for part in range(parts + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def label_ranges(label_counts: np.ndarray, parts: int) -> list[Range]:
@@ -38,14 +40,17 @@ def label_ranges(label_counts: np.ndarray, parts: int) -> list[Range]:
         raise ValueError(f"{num_labels} labels cannot be cut into {parts} non-empty ranges")
     total = max(int(label_counts.sum()), 1)
     weight = 0.5 / num_labels + 0.5 * np.asarray(label_counts, np.float64) / total
-    reached = np.cumsum(weight)
+    reached = np.concatenate([[0.0], np.cumsum(weight)])
     edges = [0]
     for part in range(1, parts):
-        cut = int(np.searchsorted(reached, reached[-1] * part / parts, side="left")) + 1
+        target = reached[-1] * part / parts
+        cut = int(np.searchsorted(reached, target))
+        if target - reached[cut - 1] < reached[cut] - target:
+            cut -= 1  # the label before is nearer
         # Keep at least one label on both sides of every cut.
         edges.append(min(max(cut, edges[-1] + 1), num_labels - (parts - part)))
     edges.append(num_labels)
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def overlap(a: Range, b: Range) -> Range | None:
@@ -61,6 +66,6 @@ def epoch_order(num_documents: int, *, seed: int, epoch: int) -> np.ndarray:
 
 def validation_rows(num_documents: int, fraction: float, *, seed: int) -> np.ndarray:
     """int64, ascending: the documents of train that are set aside for validation."""
-    count = int(round(num_documents * fraction))
+    count = round(num_documents * fraction)
     order = np.random.default_rng([seed, 0x5A11D]).permutation(num_documents)
     return np.sort(order[:count])

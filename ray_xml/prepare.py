@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ray_xml.errors import InputError
-from ray_xml.store import DataSetMeta, DataSetWriter
+from ray_xml.store_meta import DataSetMeta
+from ray_xml.store_write import DataSetWriter
 from ray_xml.xc_io import XcReader, open_bytes, open_xc
 
 FilePath = str | Path

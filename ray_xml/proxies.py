@@ -132,7 +132,7 @@ def _fit_adam(
     def layer(rows: int, columns: int) -> Tensor:
         bound = columns**-0.5  # torch.nn.Linear's default range
         values = torch.rand(rows, columns, generator=generator, dtype=torch.float64)
-        return ((2 * values - 1) * bound).requires_grad_()
+        return values.mul_(2 * bound).sub_(bound).requires_grad_()
 
     first, first_bias = layer(config.hidden, dim), layer(config.hidden, 1)
     second, second_bias = layer(dim, config.hidden), layer(dim, 1)
@@ -151,7 +151,7 @@ def _fit_adam(
             gradient, pairs = source.pair_gradient(affine.detach(), seed + epoch, part, parts)
             if pairs:
                 optimizer.zero_grad()
-                affine.backward(gradient / pairs)
+                torch.autograd.backward(affine, gradient / pairs)
                 optimizer.step()
     affine = effective().detach()
     return affine, source.pair_sums(affine).loss / start.pairs

@@ -157,7 +157,9 @@ class Refresher:
             betas[chosen], results[chosen], 100.0 * together[0] / max(together[1], 1.0)
         )
 
-    def _search(self, features: Csr, phase: str, *, both_scores: bool) -> Iterator[tuple[int, Found]]:
+    def _search(
+        self, features: Csr, phase: str, *, both_scores: bool
+    ) -> Iterator[tuple[int, Found]]:
         return self.ranges.search(
             self.own_blocks(features, phase),
             self.shortlist_config.size,

@@ -18,7 +18,8 @@ from ray_xml.encoder import EncoderConfig
 from ray_xml.errors import ConfigError, DataSetError
 from ray_xml.proxies import ProxyConfig
 from ray_xml.shortlist import ShortlistConfig
-from ray_xml.store import DataSet, SplitMeta
+from ray_xml.store import DataSet
+from ray_xml.store_meta import SplitMeta
 
 # Keys that may differ when a run goes on: they do not change what an epoch computes.
 _FREE_ON_RESUME = {"data", "run", "resources", "training.epochs", "training.keep_checkpoints"}

@@ -1,11 +1,11 @@
 """The run folder: what a run leaves on disk, and the rules for going on with one.
 
-    config.yaml      the resolved config
-    metrics.jsonl    one line an epoch
-    losses/          the loss of every step, one .npy an epoch
-    checkpoints/     see ``checkpoint``
-    shortlists/      the current cycle's shortlists
-    progress.json    what is going on right now (while a run is going on)
+config.yaml      the resolved config
+metrics.jsonl    one line an epoch
+losses/          the loss of every step, one .npy an epoch
+checkpoints/     see ``checkpoint``
+shortlists/      the current cycle's shortlists
+progress.json    what is going on right now (while a run is going on)
 """
 
 from __future__ import annotations
@@ -49,9 +49,7 @@ class RunFolder:
                     "set them back to go on with it, or choose a new run folder"
                 )
         elif self.path.exists() and any(self.path.iterdir()):
-            raise ConfigError(
-                f"{self.path} is not empty and holds no run; choose a new run folder"
-            )
+            raise ConfigError(f"{self.path} is not empty and holds no run; choose a new run folder")
         self.path.mkdir(parents=True, exist_ok=True)
         self.config_file.write_text(dump_config(config), encoding="utf-8")
         done = self.epochs_done()

@@ -69,6 +69,9 @@ def save_state(
     for kind, held, tensors, moments in _parts(encoder, classifier):
         if kind == "encoder" and rank != 0:
             continue
+        if kind == "encoder":
+            # What prediction needs, so that it need not know of spectral normalisation.
+            tensors = {**tensors, "normalised_weight": encoder.normalised_weight().detach()}
         checkpoint.save_part(folder, kind, rank, held, _numpy(tensors))
         checkpoint.save_part(folder, f"optimizer-{kind}", rank, held, _numpy(_moments(moments)))
     if rank == 0 and ranges is not None:
@@ -175,7 +178,7 @@ def _parts(encoder: Encoder, classifier: Classifier) -> list[_Part]:
 
 
 def _moments(optimizers: dict[str, RowAdam]) -> dict[str, Tensor]:
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, adam in optimizers.items():
         found |= {f"{name}.first": adam.first, f"{name}.second": adam.second}
     return found

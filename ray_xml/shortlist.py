@@ -2,6 +2,12 @@
 
 Scores are inner products, larger is better; with unit vectors on both sides they are cosines.
 Ties go to the lower label number, so that the number of ranges does not change a shortlist.
+
+FAISS by itself grants neither: a heap keeps an arbitrary one of several equal scores, and the
+matrix products behind a large search round equal vectors differently by where they lie in the
+index (labels with the same documents have equal proxies, so this is common). So a search fetches
+a few candidates more, and their order is that of scores worked out pair by pair, which depend on
+the pair alone.
 """
 
 from __future__ import annotations
@@ -14,9 +20,8 @@ from pydantic import Field
 
 from ray_xml.config import Section
 
-# FAISS switches from heaps to reservoirs at k = 100; a reservoir keeps an arbitrary one of
-# several equal scores, a heap a definite one.
-faiss.cvar.distance_compute_min_k_reservoir = 1 << 30
+_SPARE = 16  # candidates fetched beyond k, so that the cut can be made on exact scores
+_MOST = 1024  # more are fetched for rows whose cut falls among near-equal scores, up to this
 
 
 class ShortlistConfig(Section):
@@ -53,12 +58,14 @@ class LabelIndex:
         index = faiss.IndexFlatIP(self.dim)
         index.add(np.ascontiguousarray(vectors, np.float32))
         self._index = index
+        self._search_index: faiss.Index = index
         self._gpu = getattr(faiss, "get_num_gpus", lambda: 0)() > 0
         if self._gpu:
             self._resources = faiss.StandardGpuResources()
             self._search_index = faiss.index_cpu_to_gpu(self._resources, 0, index)
-        else:
-            self._search_index = index
+        longest = float(np.einsum("nd,nd->n", self.vectors, self.vectors).max(initial=0.0)) ** 0.5
+        # Far above the rounding of a sum of D products, far below what tells labels apart.
+        self._rounding = 8.0 * float(np.finfo(np.float32).eps) * self.dim**0.5 * longest
 
     @property
     def vectors(self) -> np.ndarray:
@@ -78,15 +85,45 @@ class LabelIndex:
             (places int32 [n, k] within ``labels``, −1 behind the last; scores float32 [n, k],
             −inf behind the last), best first.
         """
-        width = min(k, len(self.labels))
+        queries = np.ascontiguousarray(queries, np.float32)
         places = np.full((len(queries), k), -1, np.int32)
         scores = np.full((len(queries), k), -np.inf, np.float32)
-        if width:
-            found_scores, found = self._search_index.search(
-                np.ascontiguousarray(queries, np.float32), width
-            )
-            places[:, :width], scores[:, :width] = found, found_scores
+        total = len(self.labels)
+        width, fetched = min(k, total), min(k + _SPARE, total)
+        left = np.arange(len(queries) if total else 0)
+        while len(left):
+            asked = queries[left] if len(left) < len(queries) else queries
+            rough, found = self._search_index.search(asked, fetched)
+            best = best_k(found, self.scores_at(asked, found), width)
+            places[left, :width], scores[left, :width] = best
+            if fetched == total or fetched >= _MOST:
+                break
+            # What was not fetched scores at most rough[:, -1]: below the cut by more than
+            # rounding can hide, or the row is asked again.
+            norms = np.sqrt(np.einsum("nd,nd->n", asked, asked))
+            left = left[rough[:, width - 1] - rough[:, -1] <= norms * self._rounding]
+            fetched = min(4 * fetched, total, _MOST)
         return places, scores
+
+    def scores_at(self, queries: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """float32 [n, k]: inner products of each query with the vectors at its ``places``.
+
+        A score depends on the two vectors alone, not on where or beside what they lie. Where a
+        place is −1 it is that of place 0, and 0 where nothing is indexed.
+        """
+        scores = np.zeros(places.shape, np.float32)
+        if len(self.labels) and scores.size:
+            queries = np.ascontiguousarray(queries, np.float32)
+            safe = np.maximum(places, 0).astype(np.int64)
+            faiss.fvec_inner_products_by_idx(  # type: ignore[attr-defined]
+                faiss.swig_ptr(scores),
+                faiss.swig_ptr(queries),
+                self._index.get_xb(),
+                faiss.swig_ptr(safe),
+                self.dim,
+                *places.shape,
+            )
+        return scores
 
 
 def best_k(

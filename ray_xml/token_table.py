@@ -25,14 +25,13 @@ _EXTRA = 16  # oversampling p - D; Halko et al. advise 5 to 10, more costs littl
 
 
 def token_table(
-    source: str, features: Csr, rows: np.ndarray, dim: int, exchange: Exchange, *, seed: int
+    source: str, features: Csr, dim: int, exchange: Exchange, *, seed: int
 ) -> Tensor:
     """float32 [V, d]: this rank's columns of the starting token table.
 
     Args:
         source: ``svd``, ``random`` or the path of an .npy file (float [V, D]).
-        features: all documents of train.
-        rows: int64, those used for fitting.
+        features: [N, V], the training documents.
         dim: D.
 
     Raises:
@@ -40,7 +39,7 @@ def token_table(
     """
     low, high = even(dim, exchange.size)[exchange.rank]
     if source == "svd":
-        return svd_table(features, rows, dim, exchange, seed=seed)[:, low:high].contiguous()
+        return svd_table(features, dim, exchange, seed=seed)[:, low:high].contiguous()
     if source == "random":
         random = np.random.default_rng([seed, 0x7AB1E]).standard_normal(
             (features.num_columns, dim), np.float32
@@ -56,8 +55,9 @@ def _open_npy(path: str, shape: tuple[int, int]) -> np.ndarray:
             f"encoder.tokens: {path!r} is neither 'svd' nor 'random' nor an .npy file that exists"
         )
     try:
-        table: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+        # Unlike np.load this opens nothing but an .npy file, and none that needs pickle.
+        table: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError) as error:
         raise ConfigError(f"encoder.tokens: {path} is not a plain .npy array: {error}") from error
     if table.shape != shape or table.dtype.kind != "f":
         raise ConfigError(
@@ -68,7 +68,7 @@ def _open_npy(path: str, shape: tuple[int, int]) -> np.ndarray:
 
 
 def svd_table(
-    features: Csr, rows: np.ndarray, dim: int, exchange: Exchange, *, seed: int, passes: int = 3
+    features: Csr, dim: int, exchange: Exchange, *, seed: int, passes: int = 3
 ) -> Tensor:
     """float32 [V, D]: right singular vectors, scaled so that documents come out usable.
 
@@ -77,22 +77,20 @@ def svd_table(
     signal. Directions beyond the matrix's rank are zero.
     """
     width = min(dim + _EXTRA, features.num_columns)
-    low, high = even(len(rows), exchange.size)[exchange.rank]
-    own = rows[low:high]
+    own = features.slice(*even(features.num_rows, exchange.size)[exchange.rank])
     start = np.random.default_rng([seed, 0x54D]).standard_normal(
         (features.num_columns, width), np.float32
     )
-    basis = torch.linalg.qr(torch.from_numpy(start)).Q
+    basis = torch.linalg.qr(torch.from_numpy(start)).Q.contiguous()
     for _ in range(passes):
         image = torch.zeros_like(basis)
-        for begin in range(0, len(own), _BLOCK):
-            block = features.take(own[begin : begin + _BLOCK])
+        for _, block in own.blocks(_BLOCK):
             tokens, turned = transposed_bags(block)
             image[torch.from_numpy(tokens)] += sum_bags(sum_bags(basis, bags_of(block)), turned)
-        basis = torch.linalg.qr(exchange.sum_(image)).Q
+        basis = torch.linalg.qr(exchange.sum_(image)).Q.contiguous()  # by rows: bags read rows
     gram = torch.zeros(width, width, dtype=torch.float64)
-    for begin in range(0, len(own), _BLOCK):
-        part = sum_bags(basis, bags_of(features.take(own[begin : begin + _BLOCK]))).double()
+    for _, block in own.blocks(_BLOCK):
+        part = sum_bags(basis, bags_of(block)).double()
         gram += part.t() @ part
     squares, vectors = torch.linalg.eigh(exchange.sum_(gram))
     keep = min(dim, width)
@@ -102,6 +100,6 @@ def svd_table(
     table = (basis.double() @ vectors).float()
     largest = table.gather(0, table.abs().argmax(0, keepdim=True)).sign()
     alive = singular > singular[0] * 1e-5
-    scale = torch.where(alive, (len(rows) ** 0.5) * (singular[0] * singular).rsqrt(), 0.0)
+    scale = torch.where(alive, features.num_rows**0.5 * (singular[0] * singular).rsqrt(), 0.0)
     table = table * largest * scale.float()
     return torch.nn.functional.pad(table, (0, dim - keep))

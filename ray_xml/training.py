@@ -26,12 +26,10 @@ from ray_xml.encoder import Encoder, TokenBatch
 from ray_xml.errors import TrainingError
 from ray_xml.exchange import Exchange
 from ray_xml.label_range import Ranges
-from ray_xml.metrics import MetricSums
-from ray_xml.propensity import propensities, propensity_constants
 from ray_xml.refresh import Refresher, Validation
 from ray_xml.run_config import RunConfig
+from ray_xml.run_data import metric_sums, split_rows
 from ray_xml.run_state import RunState, load_state, save_state
-from ray_xml.splits import split_rows
 from ray_xml.store import DataSet
 from ray_xml.token_table import token_table
 
@@ -102,7 +100,7 @@ class Training:
         self.features, self.labels = train.features.take(rows), train.labels.take(rows)
         self.held_features, self.held_labels = train.features.take(held), train.labels.take(held)
         self.label_counts = self.labels.column_counts()
-        self.sums = metric_sums(data, config)
+        self.sums = metric_sums(data, config.dataset)
         self.state = RunState(epoch=0)
         self.encoder, self.classifier = self._build()
         self.refresher = Refresher(
@@ -128,7 +126,6 @@ class Training:
             table = config.encoder.token_scale * token_table(
                 config.encoder.tokens,
                 self.features,
-                np.arange(self.features.num_rows),
                 config.encoder.dim,
                 self.exchange,
                 seed=seed,
@@ -224,9 +221,7 @@ class Training:
             for number, start in enumerate(starts):
                 tokens, labels, documents = ahead.result()
                 if start + size < len(order):
-                    ahead = pool.submit(
-                        self._batch, order[start + size : start + 2 * size], lists
-                    )
+                    ahead = pool.submit(self._batch, order[start + size : start + 2 * size], lists)
                 rate = settings.rate_at(epoch + number / len(starts))
                 losses.append(self._step(tokens, labels, documents, epoch, rate))
                 if number % 16 == 15 or number == len(starts) - 1:
@@ -346,17 +341,3 @@ class Training:
                     "docs_per_second": round(rate, 1),
                 }
             )
-
-
-def metric_sums(data: DataSet, config: RunConfig) -> MetricSums:
-    """Empty metric sums with the data set's propensities, from all of train's label counts."""
-    train = data.split("train")
-    expected = config.dataset
-    if expected.propensity_a is not None and expected.propensity_b is not None:
-        a, b = expected.propensity_a, expected.propensity_b
-    else:
-        a, b = propensity_constants(expected.name or data.meta.name)
-    counts = train.labels.column_counts()
-    return MetricSums(1.0 / propensities(counts, train.num_documents, a, b), counts)
-
-

@@ -28,7 +28,7 @@ from ray_xml.label_range import Found, LabelRange, sum_gradients
 from ray_xml.partition import Range
 from ray_xml.proxies import PairSums
 from ray_xml.run_config import RunConfig
-from ray_xml.splits import split_rows
+from ray_xml.run_data import split_rows
 from ray_xml.store import DataSet
 
 _AHEAD = 2  # blocks a worker has under way at each shard
@@ -42,9 +42,7 @@ class LabelShard(LabelRange):
         data = DataSet.open(config.data)
         rows, _ = split_rows(data, config)
         labels = data.split("train").labels.take(rows)
-        ranges = partition.label_ranges(
-            labels.column_counts(), config.resources.label_shards
-        )
+        ranges = partition.label_ranges(labels.column_counts(), config.resources.label_shards)
         super().__init__(ranges[number], labels, threads=threads, device=device)
 
     def ping(self) -> Range:

@@ -78,6 +78,12 @@ def _check(resources: ResourcesConfig, cpus: float, gpus: float | None, where: s
     )
 
 
+def set_environment() -> None:
+    """Ray settings that must be in place before Ray starts, unless the user set them."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
 @contextmanager
 def session(resources: ResourcesConfig) -> Iterator[Shares]:
     """A connection to the cluster; a cluster started here ends with it.
@@ -85,9 +91,11 @@ def session(resources: ResourcesConfig) -> Iterator[Shares]:
     Raises:
         ResourceError: the cluster is smaller than what the run asks for, or cannot be reached.
     """
+    if ray.is_initialized():  # the caller's connection, and the caller's to end
+        yield _check_cluster(resources, "the cluster")
+        return
     check_local(resources)
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    set_environment()
     joins = joins_cluster(resources)
     address = resources.address if resources.address else ("auto" if joins else "local")
     options = {} if joins else {"num_cpus": os.cpu_count(), "dashboard_host": "127.0.0.1"}
@@ -104,8 +112,11 @@ def session(resources: ResourcesConfig) -> Iterator[Shares]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ResourceError(f"the Ray cluster at {address!r} cannot be joined: {error}") from error
     try:
-        total = ray.cluster_resources()
-        cpus, gpus = float(total.get("CPU", 0)), float(total.get("GPU", 0))
-        yield _check(resources, cpus, gpus, "the cluster" if joins else "this machine")
+        yield _check_cluster(resources, "the cluster" if joins else "this machine")
     finally:
         ray.shutdown()
+
+
+def _check_cluster(resources: ResourcesConfig, where: str) -> Shares:
+    total = ray.cluster_resources()
+    return _check(resources, float(total.get("CPU", 0)), float(total.get("GPU", 0)), where)

@@ -64,9 +64,12 @@ def train(config: RunConfig) -> Outcome:
     folder = RunFolder(config.run)
     before = folder.begin(config)
     if before < config.training.epochs:
-        with session(config.resources) as shares, LabelShards(config, shares) as shards:
-            with Watcher(folder):
-                _fit(config, folder, shards.names(), shares)
+        with (
+            session(config.resources) as shares,
+            LabelShards(config, shares) as shards,
+            Watcher(folder),
+        ):
+            _fit(config, folder, shards.names(), shares)
     done = folder.epochs_done()
     return Outcome(folder.path, done, done - before, folder.lines())
 

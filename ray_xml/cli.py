@@ -1,0 +1,227 @@
+"""The command line: ``ray-xml prepare | train | evaluate | predict | examples``.
+
+Exit status: 0 done, 1 an error that the message explains, 2 a wrong call, 130 interrupted.
+Imports happen inside the commands, so that ``--help`` and wrong calls answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from ray_xml import __version__
+from ray_xml.errors import RayXmlError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+        return status
+    except RayXmlError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ray-xml", description=__doc__.split("\n")[0])
+    parser.add_argument("--version", action="version", version=f"ray-xml {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    prepare = commands.add_parser("prepare", help="make a data-set folder from files")
+    sources = prepare.add_subparsers(required=True, metavar="SOURCE")
+    xc = sources.add_parser("xc", help="from XC-repository files, plain, .gz or .xz")
+    xc.add_argument("train")
+    xc.add_argument("test")
+    xc.add_argument("out", help="the data-set folder to make")
+    xc.add_argument("--dev", help="a third split")
+    for split in ("train", "test", "dev"):
+        xc.add_argument(f"--{split}-labels", metavar="FILE", help="label file of the split format")
+    xc.add_argument("--label-names", metavar="FILE", help="one name a line")
+    xc.add_argument("--feature-names", metavar="FILE", help="one name a line")
+    xc.add_argument("--name", help="the data set's name (default: the folder's)")
+    xc.add_argument("--sort-ids", action="store_true", help="accept ids in any order")
+    xc.add_argument("--overwrite", action="store_true", help="replace the data set in OUT")
+    xc.set_defaults(command=_prepare_xc)
+    docs = sources.add_parser(
+        "docstrings", help="from the docstrings of the installed Python packages"
+    )
+    docs.add_argument("out", help="the data-set folder to make")
+    docs.add_argument("--seed", type=int, default=0)
+    docs.add_argument("--overwrite", action="store_true", help="replace the data set in OUT")
+    docs.set_defaults(command=_prepare_docstrings)
+
+    train = commands.add_parser("train", help="train, or go on with a run")
+    train.add_argument("config", help="a YAML file, such as configs/default.yaml")
+    train.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="such as data=DATA run=RUN"
+    )
+    train.set_defaults(command=_train)
+
+    evaluate = commands.add_parser("evaluate", help="measure a run's best model on a split")
+    evaluate.add_argument("run", help="a run folder")
+    evaluate.add_argument("--data", help="data-set folder (default: the run's)")
+    evaluate.add_argument("--split", default="test")
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object, in percent")
+    evaluate.set_defaults(command=_evaluate)
+
+    predict = commands.add_parser("predict", help="labels for documents")
+    predict.add_argument("run", help="a run folder")
+    predict.add_argument("data", help="data-set folder or XC file")
+    predict.add_argument("--split", default="test", help="of a data-set folder")
+    predict.add_argument("--top-k", type=_positive, default=5)
+    predict.add_argument("--out", metavar="FILE", help=".jsonl, .npz or .parquet")
+    predict.set_defaults(command=_predict)
+
+    examples = commands.add_parser("examples", help="show some documents with their predictions")
+    examples.add_argument("run", help="a run folder")
+    examples.add_argument("--split", default="test")
+    examples.add_argument("--count", type=_positive, default=5)
+    examples.add_argument("--seed", type=int, default=0)
+    examples.set_defaults(command=_examples)
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number
+
+
+def _prepare_xc(options: argparse.Namespace) -> int:
+    from ray_xml.console import Counter
+    from ray_xml.prepare import prepare_xc
+
+    with Counter() as counter:
+        meta = prepare_xc(
+            options.train,
+            options.test,
+            options.out,
+            name=options.name,
+            dev=options.dev,
+            train_labels=options.train_labels,
+            test_labels=options.test_labels,
+            dev_labels=options.dev_labels,
+            label_names=options.label_names,
+            feature_names=options.feature_names,
+            sort_ids=options.sort_ids,
+            overwrite=options.overwrite,
+            progress=counter.show,
+        )
+    print(f"{options.out}: {meta.num_features:,} features, {meta.num_labels:,} labels")
+    for name, split in meta.splits.items():
+        left = split.left_out_no_features + split.left_out_no_labels
+        print(
+            f"  {name}: {split.documents:,} documents, {split.label_pairs:,} label pairs"
+            + (f"; {left:,} without features or labels left out" if left else "")
+        )
+    return 0
+
+
+def _prepare_docstrings(options: argparse.Namespace) -> int:
+    from ray_xml.docstrings import prepare_docstrings
+
+    made = prepare_docstrings(
+        options.out, seed=options.seed, overwrite=options.overwrite, progress=print
+    )
+    print(
+        f"{options.out}: {made.train:,} training and {made.test:,} test documents, "
+        f"{made.features:,} features, {made.labels:,} labels"
+    )
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from ray_xml.cluster.trainer import train
+    from ray_xml.config import load_config
+    from ray_xml.console import describe_epoch
+    from ray_xml.run_config import RunConfig
+
+    config = load_config(RunConfig, options.config, options.overrides)
+    try:
+        outcome = train(config)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last whole epoch", file=sys.stderr)
+        return 130
+    if not outcome.trained:
+        print(f"{outcome.folder}: all {outcome.epochs} epochs are done already")
+    best = next((line["best"] for line in reversed(outcome.lines) if "best" in line), None)
+    if best and best["epoch"]:
+        chosen = next(line for line in outcome.lines if line["epoch"] == best["epoch"])
+        print(f"best by {best['metric']} on validation:\n{describe_epoch(chosen)}")
+    print(f"next: ray-xml evaluate {config.run}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from ray_xml.console import Counter
+    from ray_xml.evaluation import METRICS, baseline, evaluate
+    from ray_xml.metrics import format_table
+    from ray_xml.predictor import Predictor
+    from ray_xml.store import DataSet
+
+    predictor = Predictor.load(options.run)
+    data = DataSet.open(options.data or predictor.config.data)
+    with Counter() as counter:
+        results = evaluate(
+            predictor, data, options.split, progress=lambda d, n: counter.show("evaluate", d, n)
+        )
+    if options.json:
+        print(json.dumps({key: round(value, 4) for key, value in results.items()}))
+        return 0
+    plain = baseline(data, options.split, predictor.config.dataset)
+    rows = {"ray_xml": results, "most frequent labels": plain}
+    documents = data.split(options.split).num_documents
+    print(
+        f"{options.split} split of {data.meta.name}: {documents:,} documents, "
+        f"model of epoch {predictor.manifest['epoch']}, β {predictor.beta:g}"
+    )
+    for kinds in (("P", "nDCG"), ("PSP", "PSnDCG"), ("R",)):
+        keys = [key for key in METRICS if key.split("@")[0] in kinds]
+        print("\n" + format_table(rows, keys))
+    bins = [f"{kind}@5/{where}" for kind in ("P", "R") for where in ("head", "torso", "tail")]
+    print("\nby label frequency\n" + format_table(rows, bins))
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from ray_xml.errors import DataSetError
+    from ray_xml.predict_io import documents, predict_to, sink
+    from ray_xml.predictor import Predictor
+    from ray_xml.store import DataSet
+
+    predictor = Predictor.load(options.run)
+    try:
+        names = DataSet.open(predictor.config.data).label_names()
+    except DataSetError:
+        names = None  # the model predicts without the data set it came from
+    with sink(options.out, names) as target:
+        count = predict_to(
+            predictor, documents(options.data, options.split), target, top=options.top_k
+        )
+    if options.out:
+        print(f"{options.out}: {count:,} documents")
+    return 0
+
+
+def _examples(options: argparse.Namespace) -> int:
+    from ray_xml.examples import examples
+
+    for text in examples(options.run, options.split, options.count, seed=options.seed):
+        print(text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""Some documents of a split with their true and predicted labels, in words where there are any."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+
+from ray_xml.predictor import Predictor
+from ray_xml.store import DataSet
+
+_TOP = 5
+
+
+def examples(run: str, split: str, count: int, *, seed: int) -> Iterator[str]:
+    """``count`` documents drawn at random, each as a few lines of text.
+
+    A data set may carry ``<split>_documents.jsonl`` with a ``name`` and ``summary`` a document.
+    """
+    predictor = Predictor.load(run)
+    data = DataSet.open(predictor.config.data)
+    documents = data.split(split)
+    names = data.label_names()
+    titles = data.path / f"{split}_documents.jsonl"
+    lines = titles.read_text(encoding="utf-8").splitlines() if titles.is_file() else None
+    count = min(count, documents.num_documents)
+    rows = np.random.default_rng(seed).choice(documents.num_documents, count, replace=False)
+    chosen = predictor.predict(documents.features.take(rows), _TOP)
+    truth = documents.labels.take(rows)
+
+    def word(label: int) -> str:
+        return names[label] if names is not None else f"label {label}"
+
+    for place, row in enumerate(rows):
+        text = [f"document {row}"]
+        if lines is not None:
+            title = json.loads(lines[row])
+            text = [str(title["name"]), f"    “{title['summary']}”"]
+        true = set(truth.slice(place, place + 1).packed().ids.tolist())
+        for label, score in zip(chosen.labels[place], chosen.scores[place], strict=True):
+            if label >= 0:
+                text.append(f"    {'✓' if label in true else ' '} {score:.2f}  {word(int(label))}")
+        missed = true - set(chosen.labels[place].tolist())
+        if missed:
+            text.append("    missed: " + ", ".join(word(label) for label in sorted(missed)))
+        yield "\n".join(text)

@@ -1,0 +1,42 @@
+"""Fixtures that several test files share; ``made`` and ``groups`` do the work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from groups import Groups
+from made import make_data_set
+
+from ray_xml.store import DataSet
+
+
+@pytest.fixture(autouse=True)
+def _no_ray_in_unit_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pure core must work where ray cannot be imported."""
+    if "unit" in request.path.parts:
+        monkeypatch.setitem(sys.modules, "ray", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Small tensors gain nothing from threads, and the order of sums stays the same."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    """The made data set: 600 train and 150 test documents, 300 features, 80 labels."""
+    path: Path = tmp_path_factory.mktemp("made") / "data"
+    return make_data_set(path)
+
+
+@pytest.fixture(scope="session")
+def groups() -> Iterator[Groups]:
+    """Up to three processes for real gloo groups."""
+    made = Groups(3)
+    yield made
+    made.close()

@@ -1,0 +1,119 @@
+"""Made inputs for the tests: a small learnable data set, random sparse rows, a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ray_xml.config import build_config
+from ray_xml.exchange import Exchange
+from ray_xml.label_range import LabelRange, LocalRanges
+from ray_xml.partition import label_ranges
+from ray_xml.run_config import RunConfig
+from ray_xml.run_data import split_rows
+from ray_xml.run_folder import RunFolder
+from ray_xml.sparse import Csr
+from ray_xml.store import DataSet
+from ray_xml.store_write import DataSetWriter
+from ray_xml.training import Training
+
+NUM_LABELS, NUM_FEATURES = 80, 300
+UNSEEN = (0, 41, 77, 78, 79)  # labels without a document
+
+
+def random_csr(
+    rng: np.random.Generator, rows: int, columns: int, density: float = 0.2, *, binary: bool = False
+) -> Csr:
+    """Random rows; some are empty, and with ``binary`` there are no values."""
+    held = rng.random((rows, columns)) < density
+    held[rng.random(rows) < 0.2] = False
+    ids = [np.flatnonzero(row).tolist() for row in held]
+    values = [rng.standard_normal(len(row)).tolist() for row in ids]
+    return Csr.from_lists(ids, columns, None if binary else values)
+
+
+def dense(rows: Csr) -> np.ndarray:
+    """float32 [rows, columns], entry by entry."""
+    whole = np.zeros((rows.num_rows, rows.num_columns), np.float32)
+    for row in range(rows.num_rows):
+        for place in range(int(rows.offsets[row]), int(rows.offsets[row + 1])):
+            whole[row, rows.ids[place]] = 1.0 if rows.values is None else rows.values[place]
+    return whole
+
+
+def make_data_set(path: Path, *, seed: int = 0, train: int = 600, test: int = 150) -> DataSet:
+    """A data set in which a document's tokens tell its labels.
+
+    Each label has 8 tokens of its own choice and shares 10 with the three other labels of its
+    topic. A document has 1 to 3 labels, the low ones more often, and a few tokens of each label,
+    of its topic and of none.
+    """
+    rng = np.random.default_rng(seed)
+    own = [rng.choice(NUM_FEATURES, 8, replace=False) for _ in range(NUM_LABELS)]
+    topic = [rng.choice(NUM_FEATURES, 10, replace=False) for _ in range(NUM_LABELS // 4)]
+    share = 1.0 / (10.0 + np.arange(NUM_LABELS))
+    share[list(UNSEEN)] = 0.0
+    share /= share.sum()
+
+    def documents(count: int) -> tuple[Csr, Csr]:
+        token_rows, value_rows, label_rows = [], [], []
+        for _ in range(count):
+            labels = np.sort(rng.choice(NUM_LABELS, rng.integers(1, 4), replace=False, p=share))
+            drawn = [rng.choice(NUM_FEATURES, 3)]
+            for label in labels:
+                drawn += [rng.choice(own[label], 5), rng.choice(topic[label // 4], 2)]
+            tokens, times = np.unique(np.concatenate(drawn), return_counts=True)
+            values = times / np.linalg.norm(times)
+            token_rows.append(tokens.tolist())
+            value_rows.append(values.tolist())
+            label_rows.append(labels.tolist())
+        return (
+            Csr.from_lists(token_rows, NUM_FEATURES, value_rows),
+            Csr.from_lists(label_rows, NUM_LABELS),
+        )
+
+    with DataSetWriter(
+        path, name="made", num_features=NUM_FEATURES, num_labels=NUM_LABELS
+    ) as writer:
+        for name, count in (("train", train), ("test", test)):
+            with writer.split(name, leave_out_empty=name == "train") as split:
+                split.append(*documents(count))
+    return DataSet.open(path)
+
+
+def make_config(**sections: Mapping[str, Any]) -> RunConfig:
+    """A config that fits the made data set, with ``sections`` on top."""
+    small: dict[str, dict[str, Any]] = {
+        "encoder": {"dim": 24, "dropout": 0.2, "tokens": "random"},
+        "shortlist": {"size": 12},
+        "proxy": {"passes": 2},
+        "training": {"epochs": 2, "batch_size": 64, "cycle_epochs": 1, "validation": 0.1},
+    }
+    for name, keys in sections.items():
+        small[name] = {**small.get(name, {}), **keys}
+    return build_config(RunConfig, small, origin="test")
+
+
+def local_ranges(data: DataSet, config: RunConfig, parts: int) -> LocalRanges:
+    """``parts`` label ranges over the fitted documents, in this process."""
+    labels = data.split("train").labels.take(split_rows(data, config)[0])
+    cuts = label_ranges(labels.column_counts(), parts)
+    return LocalRanges([LabelRange(cut, labels) for cut in cuts])
+
+
+def make_training(data: DataSet, config: RunConfig, folder: Path, *, parts: int = 1) -> Training:
+    """A run of one process over ``folder``."""
+    return Training(config, data, folder, local_ranges(data, config, parts), Exchange())
+
+
+def train(data: DataSet, config: RunConfig, folder: Path, *, parts: int = 1) -> Training:
+    """Trains to the last epoch, keeping reports as a worker would."""
+    run = RunFolder(folder)
+    run.begin(config)
+    training = make_training(data, config, folder, parts=parts)
+    for report in training.epochs():
+        run.append(report.line, report.step_losses)
+    return training
