@@ -2,7 +2,7 @@
 
 A ``LabelRange`` holds the labels' documents (as a sparse matrix), takes the embeddings of all
 training documents block by block, gives the sums that fit the proxies, and answers searches over
-its proxies and its classifier rows. ``LocalRanges`` joins several of them in one process;
+its proxies and its classifier rows. ``ranges.LocalRanges`` joins several in one process;
 ``cluster.label_shards`` puts each into a Ray actor. Both answer alike.
 
 Labels without a training document have no proxy and are never shortlisted.
@@ -10,12 +10,9 @@ Labels without a training document have no proxy and are never shortlisted.
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,42 +22,13 @@ from torch import Tensor
 from ray_xml.bags import Bags, sum_bags, transposed_bags
 from ray_xml.checkpoint import save_part
 from ray_xml.hashing import hash_32
-from ray_xml.partition import Range, overlap
+from ray_xml.label_search import Found, search_indexes
+from ray_xml.partition import Range
 from ray_xml.proxies import PairSums
-from ray_xml.shortlist import LabelIndex, best_k
+from ray_xml.shortlist import LabelIndex
 from ray_xml.sparse import Csr
 
 _PAIRS = 16384  # (label, document) pairs handled at a time: bounds the scratch memory
-
-
-@dataclass(frozen=True)
-class Found:
-    """Candidate labels of a block of n documents, from one range or merged over all.
-
-    Attributes:
-        labels: {source: int32 [n, k]}, best first under that source, −1 for none.
-        cosines: {source: float32 [n, k]}, cosine to the label's proxy.
-        logits: {source: float32 [n, k]}, the classifier's score; 0 where it was not asked for or
-            the classifier has no rows yet (likewise ``cosines``).
-    """
-
-    labels: dict[str, np.ndarray]
-    cosines: dict[str, np.ndarray]
-    logits: dict[str, np.ndarray]
-
-    @staticmethod
-    def merge(parts: list[Found], k: int) -> Found:
-        """The k best over several ranges, source by source."""
-        merged = Found({}, {}, {})
-        for source in parts[0].labels:
-            labels = np.concatenate([part.labels[source] for part in parts], 1)
-            cosines = np.concatenate([part.cosines[source] for part in parts], 1)
-            logits = np.concatenate([part.logits[source] for part in parts], 1)
-            by = cosines if source == "proxy" else logits
-            chosen = best_k(labels, by, k, cosines, logits)
-            merged.labels[source] = chosen[0]
-            merged.cosines[source], merged.logits[source] = chosen[2], chosen[3]
-        return merged
 
 
 @dataclass
@@ -232,7 +200,7 @@ class LabelRange:
                 yield block, torch.from_numpy(block.embeddings.astype(np.float32)).to(self.device)
 
     def _pairs_by_part(self, key: int, parts: int) -> _Pairs:
-        """The range's pairs sorted by part; kept, since an epoch asks for one part after another."""
+        """All pairs sorted by part; kept, since an epoch asks for one part after another."""
         if self._pairs is None or (self._pairs.key, self._pairs.parts) != (key, parts):
             labels = torch.from_numpy(self._documents.ids.astype(np.int64))
             documents = torch.from_numpy(self._documents.row_of_entry())
@@ -285,128 +253,6 @@ class LabelRange:
         return 1.0 / (1.0 + distances), torch.log1p(distances)
 
 
-def search_indexes(
-    z_nD: np.ndarray,
-    k: int,
-    sources: tuple[str, ...],
-    proxies: LabelIndex | None,
-    rows: LabelIndex | None,
-    both_scores: bool,
-) -> Found:
-    """Searches the proxies and/or the classifier rows of the same labels."""
-    norms = np.sqrt(np.einsum("nd,nd->n", z_nD, z_nD))
-    unit_nD = z_nD / np.maximum(norms, 1e-12)[:, None]
-    found = Found({}, {}, {})
-    extended = np.concatenate([z_nD, np.ones((len(z_nD), 1), np.float32)], 1)
-    for source in sources:
-        index = proxies if source == "proxy" else rows
-        assert index is not None, f"no {source} index was built"
-        places, scores = index.search(unit_nD if source == "proxy" else extended, k)
-        other, query = (rows, extended) if source == "proxy" else (proxies, unit_nD)
-        if both_scores and other is not None:
-            across = other.scores_at(query, places)
-        else:
-            across = np.zeros_like(scores)
-        named = np.append(index.labels, np.int32(-1))  # place −1 reads the last: no label
-        found.labels[source] = named[places]
-        found.cosines[source] = scores if source == "proxy" else across
-        found.logits[source] = across if source == "proxy" else scores
-    return found
-
-
 def _bag_sizes(bags: Bags) -> Tensor:
     ends = torch.cat([bags.offsets[1:], bags.offsets.new_tensor([len(bags.ids)])])
     return ends - bags.offsets
-
-
-class Ranges(Protocol):
-    """All label ranges together, wherever they live: what a training worker asks of them.
-
-    ``add_block``, ``add_rows`` and ``search`` are called by every worker for its own documents
-    and rows; the others by one worker while the rest wait.
-    """
-
-    def begin_cycle(self, cycle: int) -> None: ...
-    def add_block(self, cycle: int, first: int, embeddings: np.ndarray) -> None: ...
-    def pair_sums(self, affine: Tensor) -> PairSums: ...
-    def pair_gradient(
-        self, affine: Tensor, key: int, part: int, parts: int
-    ) -> tuple[Tensor, int]: ...
-    def set_proxies(self, affine: Tensor) -> None: ...
-    def add_rows(self, first: int, weight: np.ndarray, bias: np.ndarray) -> None: ...
-    def index_rows(self) -> None: ...
-    def search(
-        self,
-        blocks: Iterable[tuple[int, np.ndarray]],
-        k: int,
-        sources: tuple[str, ...],
-        both_scores: bool,
-    ) -> Iterator[tuple[int, Found]]: ...
-    def save_proxies(self, folder: Path) -> None: ...
-    def flush(self) -> None: ...
-    def peak_memory(self) -> int: ...
-
-
-class LocalRanges:
-    """``Ranges`` within this process."""
-
-    def __init__(self, ranges: list[LabelRange]) -> None:
-        self._ranges = ranges
-
-    def begin_cycle(self, cycle: int) -> None:
-        for one in self._ranges:
-            one.begin_cycle(cycle)
-
-    def add_block(self, cycle: int, first: int, embeddings: np.ndarray) -> None:
-        for one in self._ranges:
-            one.add_block(cycle, first, embeddings)
-
-    def pair_sums(self, affine: Tensor) -> PairSums:
-        return functools.reduce(operator.add, (one.pair_sums(affine) for one in self._ranges))
-
-    def pair_gradient(self, affine: Tensor, key: int, part: int, parts: int) -> tuple[Tensor, int]:
-        return sum_gradients([one.pair_gradient(affine, key, part, parts) for one in self._ranges])
-
-    def set_proxies(self, affine: Tensor) -> None:
-        for one in self._ranges:
-            one.set_proxies(affine)
-
-    def add_rows(self, first: int, weight: np.ndarray, bias: np.ndarray) -> None:
-        for one in self._ranges:
-            shared = overlap((first, first + len(weight)), (one.low, one.high))
-            if shared:
-                part = slice(shared[0] - first, shared[1] - first)
-                one.add_rows(shared[0], weight[part], bias[part])
-
-    def index_rows(self) -> None:
-        for one in self._ranges:
-            one.index_rows()
-
-    def search(
-        self,
-        blocks: Iterable[tuple[int, np.ndarray]],
-        k: int,
-        sources: tuple[str, ...],
-        both_scores: bool,
-    ) -> Iterator[tuple[int, Found]]:
-        for key, embeddings in blocks:
-            found = [one.search(embeddings, k, sources, both_scores) for one in self._ranges]
-            yield key, Found.merge(found, k)
-
-    def save_proxies(self, folder: Path) -> None:
-        for number, one in enumerate(self._ranges):
-            one.save_proxies(folder, number)
-
-    def flush(self) -> None:
-        """Nothing is ever under way here."""
-
-    def peak_memory(self) -> int:
-        return 0  # the process counts itself
-
-
-def sum_gradients(parts: list[tuple[Tensor, int]]) -> tuple[Tensor, int]:
-    """Adds (gradient, pairs) over ranges."""
-    total = parts[0][0].clone()
-    for gradient, _ in parts[1:]:
-        total += gradient
-    return total, sum(pairs for _, pairs in parts)

@@ -18,7 +18,7 @@ from ray_xml import checkpoint
 from ray_xml.bags import bags_of, sum_bags
 from ray_xml.encoder import residual_block
 from ray_xml.errors import CheckpointError, DataSetError
-from ray_xml.label_range import search_indexes
+from ray_xml.label_search import search_indexes
 from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
 from ray_xml.scoring import candidates, top_k

@@ -129,13 +129,14 @@ def _fit_adam(
 ) -> tuple[Tensor, float]:
     generator = torch.Generator().manual_seed(seed)
 
-    def layer(rows: int, columns: int) -> Tensor:
-        bound = columns**-0.5  # torch.nn.Linear's default range
+    def layer(rows: int, columns: int, inputs: int) -> Tensor:
+        bound = inputs**-0.5  # torch.nn.Linear's default range, for weight and bias
         values = torch.rand(rows, columns, generator=generator, dtype=torch.float64)
         return values.mul_(2 * bound).sub_(bound).requires_grad_()
 
-    first, first_bias = layer(config.hidden, dim), layer(config.hidden, 1)
-    second, second_bias = layer(dim, config.hidden), layer(dim, 1)
+    hidden = config.hidden
+    first, first_bias = layer(hidden, dim, dim), layer(hidden, 1, dim)
+    second, second_bias = layer(dim, hidden, hidden), layer(dim, 1, hidden)
     optimizer = torch.optim.Adam([first, first_bias, second, second_bias], lr=config.rate)
 
     def effective() -> Tensor:

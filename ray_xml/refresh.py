@@ -22,8 +22,9 @@ from ray_xml import proxies
 from ray_xml.classifier import Classifier
 from ray_xml.encoder import Encoder
 from ray_xml.exchange import Exchange
-from ray_xml.label_range import Found, Ranges
+from ray_xml.label_search import Found
 from ray_xml.metrics import MetricSums
+from ray_xml.ranges import Ranges
 from ray_xml.scoring import candidates, top_k
 from ray_xml.shortlist import ShortlistConfig
 from ray_xml.sparse import Csr

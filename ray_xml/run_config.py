@@ -21,7 +21,8 @@ from ray_xml.shortlist import ShortlistConfig
 from ray_xml.store import DataSet
 from ray_xml.store_meta import SplitMeta
 
-# Keys that may differ when a run goes on: they do not change what an epoch computes.
+# Keys that may differ when a run goes on: they do not change what an epoch computes. But for
+# training.epochs under schedule=linear, which falls to zero over them.
 _FREE_ON_RESUME = {"data", "run", "resources", "training.epochs", "training.keep_checkpoints"}
 
 
@@ -200,6 +201,11 @@ def check_data(config: RunConfig, data: DataSet) -> None:
         )
     if train.documents < 2:
         raise DataSetError(f"{data.path}: {train.documents} training documents; nothing to learn")
+    if train.documents == round(train.documents * config.training.validation):
+        raise ConfigError(
+            f"training.validation={config.training.validation} sets all {train.documents} "
+            "training documents aside; lower it"
+        )
 
 
 def _documents_read(split: SplitMeta) -> int:
@@ -209,7 +215,8 @@ def _documents_read(split: SplitMeta) -> int:
 
 def _without_free(tree: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in tree.items() if key not in _FREE_ON_RESUME}
-    for dotted in _FREE_ON_RESUME:
+    linear = tree["training"]["schedule"] == "linear"
+    for dotted in _FREE_ON_RESUME - ({"training.epochs"} if linear else set()):
         section, _, leaf = dotted.partition(".")
         if leaf and section in kept:
             kept[section] = {k: v for k, v in kept[section].items() if k != leaf}

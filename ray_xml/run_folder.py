@@ -48,6 +48,8 @@ class RunFolder:
                     f"{self.path} holds a run with other settings ({'; '.join(changed)}); "
                     "set them back to go on with it, or choose a new run folder"
                 )
+        elif self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"{self.path} is a file; choose a new run folder")
         elif self.path.exists() and any(self.path.iterdir()):
             raise ConfigError(f"{self.path} is not empty and holds no run; choose a new run folder")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -116,8 +118,11 @@ class RunFolder:
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def _forget_after(self, epochs: int) -> None:
-        """Drops lines of epochs that were reported but are not in a checkpoint."""
+        """Drops lines and losses of epochs that were reported but are not in a checkpoint."""
         kept = [line for line in self.lines() if line["epoch"] <= epochs]
         if self.metrics_file.exists():
             text = "".join(json.dumps(line) + "\n" for line in kept)
             self.metrics_file.write_text(text, encoding="utf-8")
+        for file in (self.path / "losses").glob("epoch-*.npy"):
+            if int(file.stem.removeprefix("epoch-")) > epochs:
+                file.unlink()

@@ -16,8 +16,8 @@ from ray_xml.classifier import Classifier
 from ray_xml.encoder import Encoder
 from ray_xml.errors import CheckpointError
 from ray_xml.exchange import Exchange
-from ray_xml.label_range import Ranges
 from ray_xml.partition import Range
+from ray_xml.ranges import Ranges
 from ray_xml.refresh import Validation
 from ray_xml.row_adam import RowAdam
 from ray_xml.run_config import RunConfig
@@ -26,13 +26,14 @@ from ray_xml.store import DataSet
 
 @dataclass
 class RunState:
-    """Where a run stands; the first five go into checkpoints.
+    """Where a run stands. Checkpoints keep the first three and what ``validation`` says.
 
     Attributes:
         epoch: epochs done.
         best_epoch, best_value: the best validated checkpoint so far and its metric.
-        beta: classifier weight chosen when the checkpoint was validated, else None.
         stored: whether the state is in a checkpoint already.
+        validation, proxy_loss: what the last refresh found, until it is reported.
+        step_losses, docs_per_second, bytes_per_step, rate: of the last epoch.
     """
 
     epoch: int

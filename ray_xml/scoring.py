@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit
 
-from ray_xml.label_range import Found
+from ray_xml.label_search import Found
 from ray_xml.shortlist import best_k
 
 

@@ -24,9 +24,7 @@ _BLOCK = 8192
 _EXTRA = 16  # oversampling p - D; Halko et al. advise 5 to 10, more costs little here
 
 
-def token_table(
-    source: str, features: Csr, dim: int, exchange: Exchange, *, seed: int
-) -> Tensor:
+def token_table(source: str, features: Csr, dim: int, exchange: Exchange, *, seed: int) -> Tensor:
     """float32 [V, d]: this rank's columns of the starting token table.
 
     Args:
@@ -67,9 +65,7 @@ def _open_npy(path: str, shape: tuple[int, int]) -> np.ndarray:
     return table
 
 
-def svd_table(
-    features: Csr, dim: int, exchange: Exchange, *, seed: int, passes: int = 3
-) -> Tensor:
+def svd_table(features: Csr, dim: int, exchange: Exchange, *, seed: int, passes: int = 3) -> Tensor:
     """float32 [V, D]: right singular vectors, scaled so that documents come out usable.
 
     Column i is v_i · sqrt(N) / sqrt(s_1 · s_i): halfway (in logarithms) between plain vectors,

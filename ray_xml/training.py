@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,13 @@ import numpy as np
 import torch
 
 from ray_xml import partition
+from ray_xml.batches import Batch, BatchMaker
 from ray_xml.checkpoint import epochs_in
-from ray_xml.classifier import Candidates, Classifier
-from ray_xml.encoder import Encoder, TokenBatch
+from ray_xml.classifier import Classifier
+from ray_xml.encoder import Encoder
 from ray_xml.errors import TrainingError
 from ray_xml.exchange import Exchange
-from ray_xml.label_range import Ranges
+from ray_xml.ranges import Ranges
 from ray_xml.refresh import Refresher, Validation
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import metric_sums, split_rows
@@ -103,6 +103,14 @@ class Training:
         self.sums = metric_sums(data, config.dataset)
         self.state = RunState(epoch=0)
         self.encoder, self.classifier = self._build()
+        self.batches = BatchMaker(
+            self.features,
+            self.labels,
+            self.classifier.label_range,
+            exchange.size,
+            config.classifier.negatives,
+            self.device,
+        )
         self.refresher = Refresher(
             self.encoder,
             self.classifier,
@@ -214,23 +222,20 @@ class Training:
         lists = np.memmap(path, np.int32, "r", shape=(self.features.num_rows, width))
         order = partition.epoch_order(self.features.num_rows, seed=settings.seed, epoch=epoch)
         size = settings.batch_size
-        starts = range(0, len(order), size)
-        losses, began, sent = [], time.perf_counter(), self.exchange.bytes_sent
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            ahead = pool.submit(self._batch, order[:size], lists)
-            for number, start in enumerate(starts):
-                tokens, labels, documents = ahead.result()
-                if start + size < len(order):
-                    ahead = pool.submit(self._batch, order[start + size : start + 2 * size], lists)
-                rate = settings.rate_at(epoch + number / len(starts))
-                losses.append(self._step(tokens, labels, documents, epoch, rate))
-                if number % 16 == 15 or number == len(starts) - 1:
-                    self._check(losses[-1], epoch, number)
-                    self._progress("classifier", start + documents, len(order), began)
+        steps, done = -(-len(order) // size), 0
+        losses: list[torch.Tensor] = []
+        began, sent = time.perf_counter(), self.exchange.bytes_sent
+        for number, batch in enumerate(self.batches.epoch(order, size, lists)):
+            rate = settings.rate_at(epoch + number / steps)
+            losses.append(self._step(batch, epoch, rate))
+            done += batch.documents
+            if number % 16 == 15 or number == steps - 1:
+                self._check(losses[-1], epoch, number)
+                self._progress("classifier", done, len(order), began)
         vector = self.exchange.sum_(torch.stack(losses))
         self.state.step_losses = vector.cpu().numpy().astype(np.float32)
         self.state.docs_per_second = len(order) / (time.perf_counter() - began)
-        self.state.bytes_per_step = (self.exchange.bytes_sent - sent) / len(starts)
+        self.state.bytes_per_step = (self.exchange.bytes_sent - sent) / steps
         self.state.rate = settings.rate_at(epoch)
 
     def _refresh_lost(self, cycle: int) -> None:
@@ -239,37 +244,12 @@ class Training:
             self.refresher.send_classifier()
         self.refresher.write_shortlists(self._shortlist_path(cycle), self.features)
 
-    def _batch(
-        self, documents: np.ndarray, lists: np.ndarray
-    ) -> tuple[TokenBatch, Candidates, int]:
-        """Everything about one global batch, padded so that each worker gets as many rows."""
-        count = len(documents)
-        padded = -(-count // self.exchange.size) * self.exchange.size
-        features = self.features.take(documents).padded(padded)
-        labels = self.labels.take(documents).padded(padded)
-        numbers = torch.from_numpy(np.pad(documents, (0, padded - count)))
-        tokens = TokenBatch.build(numbers, features, self.device)
-        shortlist = np.asarray(lists[documents])
-        if padded > count:
-            shortlist = np.pad(shortlist, ((0, padded - count), (0, 0)), constant_values=-1)
-        chosen = Candidates.build(
-            shortlist,
-            labels,
-            self.classifier.label_range,
-            self.device,
-            negatives=self.config.classifier.negatives,
-            documents=count,
-        )
-        return tokens, chosen, count
-
-    def _step(
-        self, tokens: TokenBatch, labels: Candidates, documents: int, epoch: int, rate: float
-    ) -> torch.Tensor:
-        z_bD, u_bD = self.encoder.forward(tokens, epoch)
+    def _step(self, batch: Batch, epoch: int, rate: float) -> torch.Tensor:
+        z_bD, u_bD = self.encoder.forward(batch.tokens, epoch)
         z_BD = self.exchange.gather_rows(z_bD.detach())
-        loss, gradient_BD = self.classifier.step(z_BD, labels, documents, rate)
+        loss, gradient_BD = self.classifier.step(z_BD, batch.candidates, batch.documents, rate)
         gradient_bD = self.exchange.scatter_sum_rows(gradient_BD)
-        self.encoder.backward(tokens, z_bD, u_bD, gradient_bD, rate)
+        self.encoder.backward(batch.tokens, z_bD, u_bD, gradient_bD, rate)
         return loss
 
     def _check(self, loss: torch.Tensor, epoch: int, step: int) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 
 from ray_xml.config import build_config
 from ray_xml.exchange import Exchange
-from ray_xml.label_range import LabelRange, LocalRanges
+from ray_xml.label_range import LabelRange
 from ray_xml.partition import label_ranges
+from ray_xml.ranges import LocalRanges
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import split_rows
 from ray_xml.run_folder import RunFolder

@@ -24,9 +24,12 @@ from torch import Tensor
 from ray_xml import partition
 from ray_xml.cluster.session import NAMESPACE, Shares
 from ray_xml.config import build_config
-from ray_xml.label_range import Found, LabelRange, sum_gradients
+from ray_xml.errors import TrainingError
+from ray_xml.label_range import LabelRange
+from ray_xml.label_search import Found
 from ray_xml.partition import Range
 from ray_xml.proxies import PairSums
+from ray_xml.ranges import sum_gradients
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import split_rows
 from ray_xml.store import DataSet
@@ -84,8 +87,15 @@ class LabelShards:
         self._names = names
 
     def names(self) -> ShardNames:
-        """Waits until every shard is up."""
-        return ShardNames(self._names, ray.get([a.ping.remote() for a in self._actors]))
+        """Waits until every shard is up.
+
+        Raises:
+            TrainingError: a shard could not start; its own traceback is in the message.
+        """
+        try:
+            return ShardNames(self._names, ray.get([a.ping.remote() for a in self._actors]))
+        except ray.exceptions.RayError as error:
+            raise TrainingError(f"a label shard did not start: {error}") from None
 
     def __enter__(self) -> LabelShards:
         return self

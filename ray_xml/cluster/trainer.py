@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import threading
 import traceback
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +61,7 @@ def train(config: RunConfig) -> Outcome:
     data = DataSet.open(config.data)
     check_data(config, data)
     check_local(config.resources)
+    data.split("train")  # a file that cannot be mapped is better told here than by every shard
     # Workers run elsewhere: paths must not depend on where the driver was started.
     config = config.model_copy(
         update={"data": str(data.path.resolve()), "run": str(Path(config.run).resolve())}
@@ -97,7 +102,8 @@ def _fit(config: RunConfig, folder: RunFolder, shards: ShardNames, shares: Share
         ),
     )
     try:
-        trainer.fit()
+        with _interrupts():
+            trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _explain(error) from None
     finally:
@@ -110,19 +116,44 @@ def _per_worker(gpus: float, shares: Shares) -> dict[str, float]:
     return wanted | {"GPU": gpus} if gpus > 0 else wanted
 
 
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """Ctrl-C as everywhere else: Ray Train takes the signal for good, and leaves by sys.exit(0)."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as left:
+        if left.code:
+            raise
+        raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+
+
 def _explain(error: ray.train.TrainingFailedError) -> RayXmlError:
-    """The first worker's own error, as itself where it is one that users meet."""
-    failures = getattr(error, "worker_failures", None) or {0: error}
-    rank, first = min(failures.items())
-    cause: BaseException = getattr(first, "cause", None) or first
-    if isinstance(cause, RayXmlError):
-        return cause
-    text = "".join(traceback.format_exception(cause))
-    return TrainingError(f"worker {rank} failed:\n{text.rstrip()}")
+    """The first worker's own error, or Ray's account of what ended the workers."""
+    failures = sorted(getattr(error, "worker_failures", {}).items())
+    told = [one for _, one in failures if isinstance(one, RayXmlError)]
+    # A worker whose peer is gone fails in gloo: that says nothing of why the peer went.
+    return next((one for one in told if "gloo" not in str(one)), TrainingError(str(error)))
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """What every Train worker runs: its share of the epoch loop, one report an epoch."""
+    """What every Train worker runs."""
+    try:
+        _work(settings)
+    except RayXmlError:
+        raise
+    except Exception:
+        # Ray hands an error to the driver without its traceback.
+        rank = ray.train.get_context().get_world_rank()
+        text = traceback.format_exc().rstrip()
+        raise TrainingError(f"worker {rank} failed:\n{text}") from None
+
+
+def _work(settings: dict[str, Any]) -> None:
+    """One worker's share of the epoch loop, one report an epoch."""
     config = build_config(RunConfig, settings["config"], origin="worker")
     shards = ShardNames(
         settings["shards"]["names"], [tuple(one) for one in settings["shards"]["ranges"]]

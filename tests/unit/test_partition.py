@@ -85,7 +85,7 @@ def test_validation_rows() -> None:
     rows = validation_rows(200, 0.1, seed=4)
     assert len(rows) == 20
     assert (np.diff(rows) > 0).all()
-    assert 0 <= rows[0]
+    assert rows[0] >= 0
     assert rows[-1] < 200
     assert rows.tolist() != validation_rows(200, 0.1, seed=5).tolist()
     assert len(validation_rows(200, 0.0, seed=4)) == 0

@@ -91,9 +91,7 @@ def test_groups_make_the_table_of_one_process(groups: Groups, size: int) -> None
     parts = groups.run(size, group_table, "svd")
     widths = [high - low for low, high in even(DIM, size)]
     assert [part.shape for part in parts] == [(TOKENS, width) for width in widths]
-    np.testing.assert_allclose(
-        np.concatenate(parts, 1), group_table("svd"), rtol=1e-3, atol=1e-4
-    )
+    np.testing.assert_allclose(np.concatenate(parts, 1), group_table("svd"), rtol=1e-3, atol=1e-4)
     random = groups.run(size, group_table, "random")
     np.testing.assert_array_equal(np.concatenate(random, 1), group_table("random"))
 

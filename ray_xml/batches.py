@@ -1,0 +1,86 @@
+"""Global batches of an epoch, built one ahead of the training step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ray_xml.classifier import Candidates
+from ray_xml.encoder import TokenBatch
+from ray_xml.partition import Range
+from ray_xml.sparse import Csr
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one worker needs of one global batch.
+
+    Attributes:
+        tokens: the features of all its documents.
+        candidates: the labels of this worker's range that it trains.
+        documents: how many documents it has, padding apart.
+    """
+
+    tokens: TokenBatch
+    candidates: Candidates
+    documents: int
+
+
+@dataclass(frozen=True)
+class BatchMaker:
+    """Turns document numbers into batches.
+
+    Attributes:
+        features, labels: [N, V] and [N, L] of the documents that train.
+        label_range: the labels of this worker.
+        workers: batches are padded with empty documents to a multiple of it.
+        negatives: see ``classifier``.
+        device: where the batch goes.
+    """
+
+    features: Csr
+    labels: Csr
+    label_range: Range
+    workers: int
+    negatives: str
+    device: torch.device
+
+    def epoch(self, order: np.ndarray, size: int, shortlists: np.ndarray) -> Iterator[Batch]:
+        """Batches of ``size`` documents in ``order``; the next one is built in the background."""
+        starts = range(0, len(order), size)
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+            ahead = [pool.submit(self.make, order[:size], shortlists)]
+            for start in starts:
+                following = order[start + size : start + 2 * size]
+                if len(following):
+                    ahead.append(pool.submit(self.make, following, shortlists))
+                yield ahead.pop(0).result()
+
+    def make(self, documents: np.ndarray, shortlists: np.ndarray) -> Batch:
+        """One batch.
+
+        Args:
+            documents: int64 [n], document numbers.
+            shortlists: int32 [N, k], −1 for none; may be memory-mapped.
+        """
+        count = len(documents)
+        padded = -(-count // self.workers) * self.workers
+        features = self.features.take(documents).padded(padded)
+        numbers = torch.from_numpy(np.pad(documents, (0, padded - count)))
+        own = np.pad(shortlists[documents], ((0, padded - count), (0, 0)), constant_values=-1)
+        return Batch(
+            TokenBatch.build(numbers, features, self.device),
+            Candidates.build(
+                own,
+                self.labels.take(documents).padded(padded),
+                self.label_range,
+                self.device,
+                negatives=self.negatives,
+                documents=count,
+            ),
+            count,
+        )

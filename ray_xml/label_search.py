@@ -1,0 +1,68 @@
+"""Candidate labels: searching a range's two indexes, and merging the answers of several ranges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ray_xml.shortlist import LabelIndex, best_k
+
+
+@dataclass(frozen=True)
+class Found:
+    """Candidate labels of a block of n documents, from one range or merged over all.
+
+    Attributes:
+        labels: {source: int32 [n, k]}, best first under that source, −1 for none.
+        cosines: {source: float32 [n, k]}, cosine to the label's proxy.
+        logits: {source: float32 [n, k]}, the classifier's score; 0 where it was not asked for or
+            the classifier has no rows yet (likewise ``cosines``).
+    """
+
+    labels: dict[str, np.ndarray]
+    cosines: dict[str, np.ndarray]
+    logits: dict[str, np.ndarray]
+
+    @staticmethod
+    def merge(parts: list[Found], k: int) -> Found:
+        """The k best over several ranges, source by source."""
+        merged = Found({}, {}, {})
+        for source in parts[0].labels:
+            labels = np.concatenate([part.labels[source] for part in parts], 1)
+            cosines = np.concatenate([part.cosines[source] for part in parts], 1)
+            logits = np.concatenate([part.logits[source] for part in parts], 1)
+            by = cosines if source == "proxy" else logits
+            chosen = best_k(labels, by, k, cosines, logits)
+            merged.labels[source] = chosen[0]
+            merged.cosines[source], merged.logits[source] = chosen[2], chosen[3]
+        return merged
+
+
+def search_indexes(
+    z_nD: np.ndarray,
+    k: int,
+    sources: tuple[str, ...],
+    proxies: LabelIndex | None,
+    rows: LabelIndex | None,
+    both_scores: bool,
+) -> Found:
+    """Searches the proxies and/or the classifier rows of the same labels."""
+    norms = np.sqrt(np.einsum("nd,nd->n", z_nD, z_nD))
+    unit_nD = z_nD / np.maximum(norms, 1e-12)[:, None]
+    found = Found({}, {}, {})
+    extended = np.concatenate([z_nD, np.ones((len(z_nD), 1), np.float32)], 1)
+    for source in sources:
+        index = proxies if source == "proxy" else rows
+        assert index is not None, f"no {source} index was built"
+        places, scores = index.search(unit_nD if source == "proxy" else extended, k)
+        other, query = (rows, extended) if source == "proxy" else (proxies, unit_nD)
+        if both_scores and other is not None:
+            across = other.scores_at(query, places)
+        else:
+            across = np.zeros_like(scores)
+        named = np.append(index.labels, np.int32(-1))  # place −1 reads the last: no label
+        found.labels[source] = named[places]
+        found.cosines[source] = scores if source == "proxy" else across
+        found.logits[source] = across if source == "proxy" else scores
+    return found

@@ -1,0 +1,113 @@
+"""All label ranges of a run together: what is asked of them, and the answer within one process.
+
+``cluster.label_shards`` gives the same answers from Ray actors.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from ray_xml.label_range import LabelRange
+from ray_xml.label_search import Found
+from ray_xml.partition import overlap
+from ray_xml.proxies import PairSums
+
+
+class Ranges(Protocol):
+    """All label ranges together, wherever they live: what a training worker asks of them.
+
+    ``add_block``, ``add_rows`` and ``search`` are called by every worker for its own documents
+    and rows; the others by one worker while the rest wait.
+    """
+
+    def begin_cycle(self, cycle: int) -> None: ...
+    def add_block(self, cycle: int, first: int, embeddings: np.ndarray) -> None: ...
+    def pair_sums(self, affine: Tensor) -> PairSums: ...
+    def pair_gradient(
+        self, affine: Tensor, key: int, part: int, parts: int
+    ) -> tuple[Tensor, int]: ...
+    def set_proxies(self, affine: Tensor) -> None: ...
+    def add_rows(self, first: int, weight: np.ndarray, bias: np.ndarray) -> None: ...
+    def index_rows(self) -> None: ...
+    def search(
+        self,
+        blocks: Iterable[tuple[int, np.ndarray]],
+        k: int,
+        sources: tuple[str, ...],
+        both_scores: bool,
+    ) -> Iterator[tuple[int, Found]]: ...
+    def save_proxies(self, folder: Path) -> None: ...
+    def flush(self) -> None: ...
+    def peak_memory(self) -> int: ...
+
+
+class LocalRanges:
+    """``Ranges`` within this process."""
+
+    def __init__(self, ranges: list[LabelRange]) -> None:
+        self._ranges = ranges
+
+    def begin_cycle(self, cycle: int) -> None:
+        for one in self._ranges:
+            one.begin_cycle(cycle)
+
+    def add_block(self, cycle: int, first: int, embeddings: np.ndarray) -> None:
+        for one in self._ranges:
+            one.add_block(cycle, first, embeddings)
+
+    def pair_sums(self, affine: Tensor) -> PairSums:
+        return functools.reduce(operator.add, (one.pair_sums(affine) for one in self._ranges))
+
+    def pair_gradient(self, affine: Tensor, key: int, part: int, parts: int) -> tuple[Tensor, int]:
+        return sum_gradients([one.pair_gradient(affine, key, part, parts) for one in self._ranges])
+
+    def set_proxies(self, affine: Tensor) -> None:
+        for one in self._ranges:
+            one.set_proxies(affine)
+
+    def add_rows(self, first: int, weight: np.ndarray, bias: np.ndarray) -> None:
+        for one in self._ranges:
+            shared = overlap((first, first + len(weight)), (one.low, one.high))
+            if shared:
+                part = slice(shared[0] - first, shared[1] - first)
+                one.add_rows(shared[0], weight[part], bias[part])
+
+    def index_rows(self) -> None:
+        for one in self._ranges:
+            one.index_rows()
+
+    def search(
+        self,
+        blocks: Iterable[tuple[int, np.ndarray]],
+        k: int,
+        sources: tuple[str, ...],
+        both_scores: bool,
+    ) -> Iterator[tuple[int, Found]]:
+        for key, embeddings in blocks:
+            found = [one.search(embeddings, k, sources, both_scores) for one in self._ranges]
+            yield key, Found.merge(found, k)
+
+    def save_proxies(self, folder: Path) -> None:
+        for number, one in enumerate(self._ranges):
+            one.save_proxies(folder, number)
+
+    def flush(self) -> None:
+        """Nothing is ever under way here."""
+
+    def peak_memory(self) -> int:
+        return 0  # the process counts itself
+
+
+def sum_gradients(parts: list[tuple[Tensor, int]]) -> tuple[Tensor, int]:
+    """Adds (gradient, pairs) over ranges."""
+    total = parts[0][0].clone()
+    for gradient, _ in parts[1:]:
+        total += gradient
+    return total, sum(pairs for _, pairs in parts)

@@ -1,0 +1,155 @@
+"""Label ranges as actors answer as they do in one process, and none outlives its run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+from made import NUM_LABELS, local_ranges, make_config
+from runs import shard_actors
+from safetensors.numpy import load_file
+
+from ray_xml.cluster.label_shards import LabelShards, ShardedRanges
+from ray_xml.cluster.session import Shares
+from ray_xml.errors import TrainingError
+from ray_xml.label_search import Found
+from ray_xml.proxies import fit, identity_map
+from ray_xml.ranges import LocalRanges
+from ray_xml.run_config import RunConfig
+from ray_xml.run_data import split_rows
+from ray_xml.store import DataSet
+
+DIM, BLOCK = 24, 128
+SHARES = Shares(cpus_per_worker=1, worker_threads=1, shard_threads=1)
+Both = tuple[ShardedRanges, LocalRanges]
+
+
+def config_of(data: DataSet, shards: int) -> RunConfig:
+    config = make_config(resources={"label_shards": shards})
+    return config.model_copy(update={"data": str(data.path)})
+
+
+@pytest.fixture(scope="module")
+def embeddings(data: DataSet) -> np.ndarray:
+    rows, _ = split_rows(data, config_of(data, 1))
+    rng = np.random.default_rng(5)
+    return rng.standard_normal((len(rows), DIM)).astype(np.float16)
+
+
+@pytest.fixture(scope="module")
+def both(cluster: None, data: DataSet, embeddings: np.ndarray) -> Iterator[Both]:
+    """Three shards and three local ranges after the same cycle."""
+    config = config_of(data, 3)
+    rng = np.random.default_rng(6)
+    weight = rng.standard_normal((NUM_LABELS, DIM)).astype(np.float32)
+    bias = rng.standard_normal(NUM_LABELS).astype(np.float32)
+    with LabelShards(config, SHARES) as shards:
+        names = shards.names()
+        assert [low for low, _ in names.ranges[1:]] == [high for _, high in names.ranges[:-1]]
+        assert (names.ranges[0][0], names.ranges[-1][1]) == (0, NUM_LABELS)
+        assert sorted(shard_actors()) == sorted(names.names)
+        made = ShardedRanges(names), local_ranges(data, config, 3)
+        for ranges in made:
+            ranges.begin_cycle(0)
+            # As workers do: blocks in any order, rows cut elsewhere than the ranges.
+            for first in reversed(range(0, len(embeddings), BLOCK)):
+                ranges.add_block(0, first, embeddings[first : first + BLOCK])
+            ranges.flush()
+            affine, _ = fit(ranges, config.proxy, DIM, seed=0)
+            ranges.set_proxies(affine)
+            for low, high in ((50, 80), (0, 33), (33, 50)):
+                ranges.add_rows(low, weight[low:high], bias[low:high])
+            ranges.flush()
+            ranges.index_rows()
+        yield made
+    assert shard_actors() == []
+
+
+def test_pair_sums(both: Both) -> None:
+    sharded, local = (ranges.pair_sums(1.1 * identity_map(DIM)) for ranges in both)
+    assert torch.equal(sharded.gram, local.gram)
+    assert torch.equal(sharded.cross, local.cross)
+    assert (sharded.loss, sharded.pairs) == (local.loss, local.pairs)
+    assert sharded.pairs > 900
+
+
+def test_pair_gradients(both: Both) -> None:
+    affine = 0.9 * identity_map(DIM)
+    for part in range(3):
+        sharded, local = (ranges.pair_gradient(affine, 7, part, 3) for ranges in both)
+        assert torch.equal(sharded[0], local[0])
+        assert sharded[1] == local[1] > 0
+
+
+def test_saved_proxies(both: Both, tmp_path: Path) -> None:
+    for name, ranges in zip(("sharded", "local"), both, strict=True):
+        (tmp_path / name).mkdir()
+        ranges.save_proxies(tmp_path / name)
+    files = sorted(path.name for path in (tmp_path / "sharded").iterdir())
+    assert files == [f"proxies-{number:05d}.safetensors" for number in range(3)]
+    for file in files:
+        ours, theirs = (load_file(tmp_path / name / file) for name in ("sharded", "local"))
+        np.testing.assert_array_equal(ours["proxies"], theirs["proxies"])
+        norms = np.linalg.norm(ours["proxies"], axis=1)
+        assert np.all(np.isclose(norms, 1.0, atol=1e-5) | (norms == 0))
+
+
+@pytest.mark.parametrize("sources", [("proxy",), ("classifier",), ("proxy", "classifier")])
+@pytest.mark.parametrize("scores", [False, True])
+def test_searches(
+    both: Both, embeddings: np.ndarray, sources: tuple[str, ...], scores: bool
+) -> None:
+    # More blocks than a worker has under way at once.
+    blocks = [(first, embeddings[first : first + 60]) for first in range(0, 540, 60)]
+    sharded, local = (list(ranges.search(iter(blocks), 10, sources, scores)) for ranges in both)
+    assert [key for key, _ in sharded] == [key for key, _ in local] == [key for key, _ in blocks]
+    for (_, ours), (_, theirs) in zip(sharded, local, strict=True):
+        assert_same(ours, theirs)
+        assert set(ours.labels) == set(sources)
+        assert all(labels.shape == (60, 10) for labels in ours.labels.values())
+
+
+def assert_same(ours: Found, theirs: Found) -> None:
+    for one, other in zip(
+        (ours.labels, ours.cosines, ours.logits),
+        (theirs.labels, theirs.cosines, theirs.logits),
+        strict=True,
+    ):
+        assert one.keys() == other.keys()
+        for source in one:
+            np.testing.assert_array_equal(one[source], other[source])
+
+
+def test_memory_counts_every_shard(both: Both) -> None:
+    assert both[0].peak_memory() > 3 * 50 * 2**20
+
+
+def test_shards_end_when_their_run_fails(cluster: None, data: DataSet) -> None:
+    before = set(shard_actors())
+    with pytest.raises(KeyError), LabelShards(config_of(data, 2), SHARES) as shards:
+        shards.names()
+        assert len(set(shard_actors()) - before) == 2
+        raise KeyError
+    assert set(shard_actors()) == before
+
+
+def test_a_shard_that_cannot_start_says_why(cluster: None, data: DataSet, tmp_path: Path) -> None:
+    gone = config_of(data, 2).model_copy(update={"data": str(tmp_path / "nowhere")})
+    before = set(shard_actors())
+    with (
+        pytest.raises(TrainingError, match=r"(?s)did not start.*no data-set folder .*nowhere"),
+        LabelShards(gone, SHARES) as shards,
+    ):
+        shards.names()
+    assert set(shard_actors()) == before
+
+
+def test_a_block_of_another_cycle_is_refused(both: Both, embeddings: np.ndarray) -> None:
+    sharded = both[0]
+    sharded.add_block(1, 0, embeddings[:10])
+    with pytest.raises(ray.exceptions.RayTaskError, match="block of cycle 1 reached cycle 0"):
+        sharded.flush()

@@ -1,0 +1,122 @@
+"""Training on Ray: the numbers do not hang on how many processes share the work, or on stops."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import Run, assert_same_checkpoint, both_config, shard_actors, start, tensors
+
+from ray_xml import checkpoint
+from ray_xml.errors import TrainingError
+from ray_xml.evaluation import METRICS
+from ray_xml.predictor import Predictor
+from ray_xml.run_data import metric_sums, split_rows
+from ray_xml.store import DataSet
+
+
+@pytest.fixture(scope="module")
+def stopped(cluster: None, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The straight run's config, but only 3 epochs: it ends inside a cycle."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    return start(both_config(data, folder, workers=2, shards=3, epochs=3))
+
+
+def steps(run: Run, epochs: int) -> np.ndarray:
+    return run.folder.step_losses()[: 17 * epochs]
+
+
+def test_a_run_leaves_what_it_promises(straight: Run, data: DataSet) -> None:
+    outcome, folder = straight.outcome, straight.folder
+    assert (outcome.epochs, outcome.trained) == (16, 16)
+    assert [line["epoch"] for line in outcome.lines] == list(range(1, 17))
+    assert len(folder.step_losses()) == 16 * 17
+    # Validated where a cycle ends, and it does learn.
+    checked = {x["epoch"]: x["validation"]["P@1"] for x in outcome.lines if "validation" in x}
+    assert list(checked) == list(range(2, 17, 2))
+    assert checked[16] > checked[2] + 10
+    assert outcome.lines[-1]["loss"] < 0.8 * outcome.lines[0]["loss"]
+    assert all(0.1 < line["memory_gib"] < 20 for line in outcome.lines)
+    assert all(line["bytes_sent_per_step"] > 0 for line in outcome.lines)
+    # Nothing of Ray's, and nothing that says that the run is still going on.
+    assert {path.name for path in folder.path.iterdir()} == {
+        "config.yaml", "metrics.jsonl", "losses", "checkpoints", "shortlists",
+    }  # fmt: skip
+    assert {path.name for path in folder.checkpoints.iterdir()} == {
+        f"epoch-{epoch:04d}" for epoch in range(1, 17)
+    }
+    assert folder.config().data == str(data.path)
+
+
+def test_one_process_gives_the_same_as_five(straight: Run, data: DataSet, tmp_path: Path) -> None:
+    alone = start(both_config(data, tmp_path / "run", workers=1, shards=1, epochs=4))
+    np.testing.assert_allclose(steps(alone, 4), steps(straight, 4), rtol=1e-4)
+    assert list(alone.shortlists) == [0, 2]
+    for cycle, lists in alone.shortlists.items():
+        assert lists == straight.shortlists[cycle], f"cycle {cycle}"
+    for ours, theirs in zip(alone.outcome.lines, straight.outcome.lines[:4], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        if "validation" in ours:
+            assert ours["validation"] == pytest.approx(theirs["validation"], abs=1.7)  # 1 of 60
+            assert ours["proxy_loss"] == pytest.approx(theirs["proxy_loss"], rel=1e-3)
+
+
+def test_a_stop_inside_a_cycle_leaves_no_trace(straight: Run, stopped: Run, data: DataSet) -> None:
+    folder = stopped.folder
+    again = start(both_config(data, folder.path, workers=2, shards=3, epochs=4))
+    assert (again.outcome.epochs, again.outcome.trained) == (4, 1)
+    assert_same_checkpoint(folder, straight.folder, 4)
+    assert np.array_equal(steps(again, 4), steps(straight, 4))
+
+
+def test_going_on_with_fewer_processes(
+    straight: Run, stopped: Run, data: DataSet, tmp_path: Path
+) -> None:
+    # The fixture's run may have gone on meanwhile: back to its third epoch.
+    folder = tmp_path / "run"
+    shutil.copytree(stopped.folder.path, folder)
+    newer = checkpoint.folder_of(folder / "checkpoints", 4)
+    if newer.exists():
+        pytest.skip("the checkpoint of epoch 3 is gone")
+    again = start(both_config(data, folder, workers=1, shards=2, epochs=6))
+    assert again.outcome.trained == 3
+    np.testing.assert_allclose(steps(again, 6), steps(straight, 6), rtol=1e-3)
+    ours, theirs = again.outcome.lines[-1], straight.outcome.lines[5]
+    assert ours["validation"] == pytest.approx(theirs["validation"], abs=1.7)
+
+
+def test_the_checkpoint_keeps_every_label_and_column(straight: Run, data: DataSet) -> None:
+    held = tensors(straight.folder, 16)
+    dim, meta = 24, data.meta
+    assert held["tokens.table"].shape == (meta.num_features, dim)
+    assert held["classifier.weight"].shape == (meta.num_labels, dim)
+    assert held["proxies.proxies"].shape == (meta.num_labels, dim)
+    assert held["optimizer-classifier.weight.first"].shape == (meta.num_labels, dim)
+
+
+def test_the_predictor_agrees_with_the_shards(straight: Run, data: DataSet) -> None:
+    """What the run measured on its held-out rows while training is what the model gives later."""
+    predictor = Predictor.load(straight.folder.path)
+    _, held = split_rows(data, predictor.config)
+    train = data.split("train")
+    sums = metric_sums(data, predictor.config.dataset)
+    sums.update(predictor.predict(train.features.take(held)).labels, train.labels.take(held))
+    told = predictor.manifest["validation"]
+    assert predictor.manifest["epoch"] == straight.outcome.lines[-1]["best"]["epoch"]
+    assert {key: told[key] for key in METRICS} == pytest.approx(
+        {key: sums.result()[key] for key in METRICS}, abs=1e-6
+    )
+
+
+def test_a_worker_s_error_arrives_as_itself(cluster: None, data: DataSet, tmp_path: Path) -> None:
+    table = tmp_path / "table.npy"
+    np.save(table, np.full((data.meta.num_features, 24), np.nan, np.float32))
+    config = both_config(data, tmp_path / "run", workers=2, shards=2, epochs=2)
+    encoder = config.encoder.model_copy(update={"tokens": str(table)})
+    with pytest.raises(TrainingError, match=r"the loss became nan at step \d+ of epoch 1"):
+        start(config.model_copy(update={"encoder": encoder}))
+    assert shard_actors() == []
+    assert not (tmp_path / "run" / ".ray").exists()
+    assert not (tmp_path / "run" / "progress.json").exists()

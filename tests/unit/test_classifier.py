@@ -1,0 +1,175 @@
+"""The classifier's loss, gradients and updates against torch's BCEWithLogits on autograd."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from made import dense, random_csr
+from torch import Tensor
+
+from ray_xml.classifier import Candidates, Classifier
+from ray_xml.partition import Range
+from ray_xml.sparse import Csr
+
+LABELS, DIM, BATCH, SIZE = 17, 5, 8, 4
+CPU = torch.device("cpu")
+COUNTS = np.arange(LABELS) * 3
+MODES = ["union", "shortlist"]
+
+
+def shortlist(step: int) -> np.ndarray:
+    """int32 [B, k]: some distinct labels of each document, and −1 for none."""
+    rng = np.random.default_rng(step)
+    lists = np.stack([rng.permutation(LABELS - 4)[:SIZE] for _ in range(BATCH)])
+    lists[rng.random(lists.shape) < 0.2] = -1
+    return lists.astype(np.int32)
+
+
+def labels(step: int) -> Csr:
+    return random_csr(np.random.default_rng(50 + step), BATCH, LABELS, 0.12, binary=True)
+
+
+def embeddings(step: int) -> Tensor:
+    return torch.randn(BATCH, DIM, generator=torch.Generator().manual_seed(step))
+
+
+def make(label_range: Range = (0, LABELS)) -> Classifier:
+    low, high = label_range
+    made = Classifier(label_range, DIM, COUNTS[low:high], 100, CPU)
+    rows = torch.randn(LABELS, DIM, generator=torch.Generator().manual_seed(9))
+    made.weight.copy_(rows[low:high])
+    return made
+
+
+def candidates(step: int, label_range: Range, negatives: str) -> Candidates:
+    return Candidates.build(
+        shortlist(step), labels(step), label_range, CPU, negatives=negatives, documents=BATCH
+    )
+
+
+def mask_of(step: int, negatives: str) -> np.ndarray:
+    """bool [B, L]: the (document, label) entries that count."""
+    positive = dense(labels(step)) > 0
+    listed = np.zeros_like(positive)
+    for row, names in enumerate(shortlist(step)):
+        listed[row, names[names >= 0]] = True
+    own = listed | positive
+    return np.tile(own.any(0), (BATCH, 1)) if negatives == "union" else own
+
+
+@pytest.mark.parametrize("negatives", MODES)
+def test_steps_are_those_of_autograd(negatives: str) -> None:
+    ours = make()
+    weight, bias = ours.weight.clone().requires_grad_(), ours.bias.clone().requires_grad_()
+    optimizer = torch.optim.SparseAdam([weight, bias], lr=0.03)
+    for step in range(4):
+        z = embeddings(step).requires_grad_()
+        mask = mask_of(step, negatives)
+        loss = (
+            F.binary_cross_entropy_with_logits(
+                z @ weight.t() + bias, torch.from_numpy(dense(labels(step))), reduction="none"
+            )[torch.from_numpy(mask)].sum()
+            / BATCH
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        rows = torch.from_numpy(np.flatnonzero(mask.any(0)))
+        for part in (weight, bias):
+            part.grad = torch.sparse_coo_tensor(
+                rows[None], part.grad[rows], part.shape, check_invariants=True
+            )
+        optimizer.step()
+        found = ours.step(embeddings(step), candidates(step, (0, LABELS), negatives), BATCH, 0.03)
+        torch.testing.assert_close(found[0], loss.detach(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[1], z.grad, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(ours.weight, weight.detach(), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(ours.bias, bias.detach(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("negatives", MODES)
+def test_candidates_are_the_labels_that_somebody_has_or_lists(negatives: str) -> None:
+    for step in range(5):
+        mask = mask_of(step, negatives)
+        for low, high in [(0, LABELS), (0, 6), (6, 13), (13, LABELS)]:
+            made = candidates(step, (low, high), negatives)
+            own = np.flatnonzero(mask[:, low:high].any(0))
+            assert made.rows.tolist() == own.tolist()
+            count = len(own)
+            positive = np.zeros((BATCH, count))
+            positive.reshape(-1)[made.positives.numpy()] = 1
+            np.testing.assert_array_equal(positive, dense(labels(step))[:, low + own])
+            assert len(made.positives) == positive.sum()
+            if negatives == "shortlist":
+                np.testing.assert_array_equal(made.mask.numpy(), mask[:, low + own])
+            else:
+                assert made.mask is None
+
+
+@pytest.mark.parametrize("negatives", MODES)
+def test_ranges_together_are_the_whole(negatives: str) -> None:
+    whole = make()
+    cuts = [(0, 3), (3, 13), (13, 14), (14, LABELS)]
+    parts = [make(cut) for cut in cuts]
+    for step in range(3):
+        z = embeddings(step)
+        loss, gradient = whole.step(z, candidates(step, (0, LABELS), negatives), BATCH, 0.03)
+        found = [
+            part.step(z, candidates(step, cut, negatives), BATCH, 0.03)
+            for part, cut in zip(parts, cuts, strict=True)
+        ]
+        torch.testing.assert_close(sum(one for one, _ in found), loss, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(sum(one for _, one in found), gradient, rtol=1e-4, atol=1e-6)
+    weight, bias = torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
+    torch.testing.assert_close(weight, whole.weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(bias, whole.bias, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("negatives", MODES)
+def test_padding_rows_have_no_effect(negatives: str) -> None:
+    plain, padded = make(), make()
+    z, lists, rows = embeddings(0)[:5], shortlist(0)[:5], labels(0).slice(0, 5)
+    few = Candidates.build(lists, rows, (0, LABELS), CPU, negatives=negatives, documents=5)
+    many = Candidates.build(
+        np.pad(lists, ((0, 3), (0, 0)), constant_values=-1),
+        rows.padded(8),
+        (0, LABELS),
+        CPU,
+        negatives=negatives,
+        documents=5,
+    )
+    behind = torch.full((3, DIM), 7.0)  # whatever an empty document's embedding may be
+    loss, gradient = plain.step(z, few, 5, 0.1)
+    found = padded.step(torch.cat([z, behind]), many, 5, 0.1)
+    torch.testing.assert_close(found[0], loss, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(found[1][:5], gradient, rtol=1e-5, atol=1e-7)
+    assert torch.equal(found[1][5:], torch.zeros(3, DIM))
+    torch.testing.assert_close(padded.weight, plain.weight, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(padded.bias, plain.bias, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("negatives", MODES)
+def test_a_range_without_candidates_takes_no_part(negatives: str) -> None:
+    made = make((3, 6))
+    none = Candidates.build(
+        np.full((BATCH, SIZE), -1, np.int32),
+        Csr.from_lists([[0]] * BATCH, LABELS),
+        (3, 6),
+        CPU,
+        negatives=negatives,
+        documents=BATCH,
+    )
+    loss, gradient = made.step(embeddings(0), none, BATCH, 0.1)
+    assert loss.item() == 0
+    assert torch.equal(gradient, torch.zeros(BATCH, DIM))
+    assert torch.equal(made.weight, make((3, 6)).weight)
+
+
+def test_logits_start_at_the_labels_log_odds() -> None:
+    made = Classifier((2, 6), DIM, COUNTS[2:6], 100, CPU)
+    share = torch.sigmoid(made.bias)
+    np.testing.assert_allclose(share.numpy(), (COUNTS[2:6] + 0.5) / 101, rtol=1e-5)
+    assert torch.equal(made.weight, torch.zeros(4, DIM))
+    edge = Classifier((0, 2), DIM, np.array([0, 100]), 100, CPU)  # never and always
+    assert edge.bias.isfinite().all()

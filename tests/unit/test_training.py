@@ -1,0 +1,202 @@
+"""The epoch loop in one process: it learns, it goes on where it stopped, ranges leave no trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made import make_config, make_data_set, make_training, train
+from safetensors.numpy import load_file
+
+from ray_xml import partition
+from ray_xml.errors import CheckpointError, TrainingError
+from ray_xml.metrics import top_labels_baseline
+from ray_xml.run_config import RunConfig
+from ray_xml.run_folder import RunFolder
+from ray_xml.store import DataSet
+
+
+def tensors(folder: Path, epoch: int) -> dict[str, np.ndarray]:
+    """Every tensor of a checkpoint."""
+    found: dict[str, np.ndarray] = {}
+    for path in sorted((folder / "checkpoints" / f"epoch-{epoch:04d}").glob("*.safetensors")):
+        found |= {f"{path.stem}/{name}": value for name, value in load_file(path).items()}
+    return found
+
+
+def assert_same_tensors(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert one.keys() == other.keys()
+    assert len(one) > 15
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+def longer(cycle_epochs: int, epochs: int, **training: float) -> RunConfig:
+    return make_config(
+        encoder={"dropout": 0.3},
+        shortlist={"source": "both"},
+        training={"epochs": epochs, "cycle_epochs": cycle_epochs, **training},
+    )
+
+
+def test_it_learns(data: DataSet, tmp_path: Path) -> None:
+    config = make_config(encoder={"tokens": "svd", "dim": 48}, training={"epochs": 8})
+    training = train(data, config, tmp_path)
+    test = data.split("test")
+    baseline = training.sums.from_array(np.zeros_like(training.sums.as_array()))
+    top = top_labels_baseline(training.label_counts, 5)
+    baseline.update(np.tile(top, (test.num_documents, 1)), test.labels)
+    found = training.refresher.validate(test.features, test.labels, training.sums, "P@1", None)
+    assert baseline.result()["P@1"] < 20
+    assert found.results["P@1"] > 60
+    assert found.recall > 70
+    losses = [line["loss"] for line in RunFolder(tmp_path).lines()]
+    assert len(losses) == 8
+    assert losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.parametrize("cycle_epochs", [1, 2, 3])
+def test_two_and_two_epochs_are_four(data: DataSet, tmp_path: Path, cycle_epochs: int) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train(data, longer(cycle_epochs, 4), whole)
+    train(data, longer(cycle_epochs, 2), halves)
+    train(data, longer(cycle_epochs, 4), halves)
+    assert_same_tensors(tensors(whole, 4), tensors(halves, 4))
+    np.testing.assert_array_equal(RunFolder(whole).step_losses(), RunFolder(halves).step_losses())
+    lines = [RunFolder(folder).lines() for folder in (whole, halves)]
+    assert [line["epoch"] for line in lines[1]] == [1, 2, 3, 4]
+    for one, other in zip(*lines, strict=True):
+        assert (one["loss"], one["rate"]) == (other["loss"], other["rate"])
+    assert lines[0][-1]["validation"] == lines[1][-1]["validation"]
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_run_killed_after_any_epoch_goes_on(data: DataSet, tmp_path: Path, stop: int) -> None:
+    config = longer(2, 4)
+    train(data, config, tmp_path / "whole")
+    run = RunFolder(tmp_path / "killed")
+    run.begin(config)
+    for report in make_training(data, config, run.path).epochs():
+        run.append(report.line, report.step_losses)
+        if report.line["epoch"] == stop:
+            break
+    train(data, config, run.path)
+    assert_same_tensors(tensors(tmp_path / "whole", 4), tensors(run.path, 4))
+    assert [line["epoch"] for line in run.lines()] == [1, 2, 3, 4]
+
+
+def test_a_finished_run_trains_no_more(data: DataSet, tmp_path: Path) -> None:
+    train(data, longer(1, 2), tmp_path)
+    before = tensors(tmp_path, 2)
+    assert list(make_training(data, longer(1, 2), tmp_path).epochs()) == []
+    assert_same_tensors(before, tensors(tmp_path, 2))
+
+
+@pytest.mark.parametrize(
+    ("source", "solver"), [("both", "irls"), ("proxy", "adam"), ("classifier", "irls")]
+)
+def test_the_number_of_ranges_leaves_no_trace(
+    data: DataSet, tmp_path: Path, source: str, solver: str
+) -> None:
+    config = make_config(
+        shortlist={"source": source},
+        proxy={"solver": solver, "hidden": 16},
+        training={"epochs": 3},
+    )
+    runs = []
+    for parts in (1, 3):
+        train(data, config, tmp_path / str(parts), parts=parts)
+        runs.append(RunFolder(tmp_path / str(parts)))
+    np.testing.assert_allclose(runs[0].step_losses(), runs[1].step_losses(), rtol=1e-6)
+    recalls = [[line["shortlist_recall"] for line in run.lines()] for run in runs]
+    assert recalls[0] == recalls[1]
+
+
+@pytest.mark.parametrize("negatives", ["union", "shortlist"])
+def test_an_epoch_visits_every_document_once(
+    data: DataSet, tmp_path: Path, negatives: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(classifier={"negatives": negatives}, training={"batch_size": 100})
+    training = make_training(data, config, tmp_path)
+    seen: list[list[int]] = []
+    forward = training.encoder.forward
+
+    def watched(batch, epoch):
+        assert epoch == len(seen) // 6
+        seen.append(batch.documents.tolist())
+        return forward(batch, epoch)
+
+    monkeypatch.setattr(training.encoder, "forward", watched)
+    reports = list(training.epochs())
+    assert [len(report.step_losses) for report in reports] == [6, 6]
+    for epoch in range(2):
+        visited = [document for batch in seen[6 * epoch : 6 * epoch + 6] for document in batch]
+        expected = partition.epoch_order(540, seed=0, epoch=epoch)
+        assert visited == expected.tolist()
+    assert [len(batch) for batch in seen[:6]] == [100] * 5 + [40]
+
+
+def test_held_out_documents_are_not_trained_on(data: DataSet, tmp_path: Path) -> None:
+    training = make_training(data, make_config(), tmp_path)
+    train_split = data.split("train")
+    assert training.features.num_rows == 540
+    assert training.held_features.num_rows == 60
+    counts = training.labels.column_counts() + training.held_labels.column_counts()
+    np.testing.assert_array_equal(counts, train_split.labels.column_counts())
+    all_rows = make_training(data, make_config(training={"validation": 0.0}), tmp_path)
+    assert all_rows.features.num_rows == 600
+
+
+def test_without_validation_the_last_checkpoint_is_the_model(data: DataSet, tmp_path: Path) -> None:
+    config = make_config(training={"validation": 0.0, "epochs": 3, "beta": 0.6})
+    train(data, config, tmp_path)
+    run = RunFolder(tmp_path)
+    assert run.model().name == "epoch-0003"
+    assert [line["beta"] for line in run.lines()] == [0.6] * 3
+
+
+@pytest.mark.parametrize("where", ["table", "classifier", "block"])
+def test_a_nan_stops_the_run(data: DataSet, tmp_path: Path, where: str) -> None:
+    config = make_config(training={"epochs": 3})
+    training = make_training(data, config, tmp_path)
+    reports = training.epochs()
+    next(reports)
+    if where == "table":
+        training.encoder.table[:, 0] = float("nan")
+    elif where == "classifier":
+        training.classifier.bias[:] = float("nan")
+    else:
+        with torch.no_grad():
+            training.encoder.weight[0, 0] = float("nan")
+    with pytest.raises(TrainingError, match=r"loss became nan at step \d+ of epoch 2"):
+        next(reports)
+    assert RunFolder(tmp_path).epochs_done() == 1
+
+
+def test_another_data_set_is_refused(data: DataSet, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(data, make_config(training={"epochs": 1}), run)
+    other = make_data_set(tmp_path / "other", seed=1)
+    with pytest.raises(CheckpointError, match=r"give the data set it was trained on") as caught:
+        make_training(other, make_config(), run)
+    assert other.meta.checksum[:12] in str(caught.value)
+    assert data.meta.checksum[:12] in str(caught.value)
+
+
+def test_a_lost_shortlist_is_made_anew(data: DataSet, tmp_path: Path) -> None:
+    train(data, longer(4, 2), tmp_path)
+    (lost,) = (tmp_path / "shortlists").iterdir()
+    lost.unlink()
+    train(data, longer(4, 4), tmp_path)
+    assert RunFolder(tmp_path).epochs_done() == 4
+    assert lost.exists()
+
+
+def test_a_given_token_table_is_where_a_run_starts(data: DataSet, tmp_path: Path) -> None:
+    table = np.random.default_rng(0).standard_normal((300, 24)).astype(np.float32)
+    np.save(tmp_path / "tokens.npy", table)
+    config = make_config(encoder={"tokens": str(tmp_path / "tokens.npy"), "token_scale": 0.5})
+    training = make_training(data, config, tmp_path / "run")
+    np.testing.assert_array_equal(training.encoder.table.numpy(), np.float32(0.5) * table)

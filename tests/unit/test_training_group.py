@@ -1,0 +1,142 @@
+"""Training on two gloo workers is training on one, and either goes on with the other's run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from groups import Groups
+from made import local_ranges, make_config, train
+from shared_ranges import SharedRanges, serve
+
+from ray_xml.checkpoint import load_range
+from ray_xml.config import build_config
+from ray_xml.exchange import Exchange
+from ray_xml.run_config import RunConfig
+from ray_xml.run_folder import RunFolder
+from ray_xml.store import DataSet
+from ray_xml.training import Training
+
+
+def config_of(epochs: int, negatives: str = "union", solver: str = "irls") -> RunConfig:
+    # Neither the batches of 65 and 20 documents nor the 25 columns divide by 2 and 3.
+    return make_config(
+        encoder={"dim": 25, "dropout": 0.2, "tokens": "random"},
+        shortlist={"source": "both"},
+        classifier={"negatives": negatives},
+        proxy={"solver": solver, "hidden": 16},
+        training={"epochs": epochs, "batch_size": 65, "cycle_epochs": 2},
+    )
+
+
+def shortlists(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "shortlists").iterdir()}
+
+
+def worker(
+    address: tuple[str, int], data: DataSet, settings: dict[str, Any], folder: Path
+) -> dict[str, bytes]:
+    """One worker's run; returns the shortlist files it met. Runs in a group."""
+    exchange, run = Exchange(), RunFolder(folder)
+    config = build_config(RunConfig, settings, origin="test")
+    training = Training(config, data, folder, SharedRanges(address), exchange)
+    met: dict[str, bytes] = {}
+    for report in training.epochs():
+        met |= shortlists(folder)
+        if exchange.rank == 0:
+            run.append(report.line, report.step_losses)
+        exchange.barrier()
+    return met
+
+
+def train_group(
+    groups: Groups, data: DataSet, config: RunConfig, folder: Path, *, size: int = 2
+) -> dict[str, bytes]:
+    RunFolder(folder).begin(config)
+    address = serve(local_ranges(data, config, 3))
+    return groups.run(size, worker, address, data, config.model_dump(mode="json"), folder)[0]
+
+
+def train_alone(data: DataSet, config: RunConfig, folder: Path) -> dict[str, bytes]:
+    RunFolder(folder).begin(config)
+    address = serve(local_ranges(data, config, 1))
+    return worker(address, data, config.model_dump(mode="json"), folder)
+
+
+@pytest.mark.parametrize(("negatives", "solver"), [("union", "irls"), ("shortlist", "adam")])
+def test_two_workers_are_one(
+    groups: Groups, data: DataSet, tmp_path: Path, negatives: str, solver: str
+) -> None:
+    config = config_of(4, negatives, solver)
+    alone, group = RunFolder(tmp_path / "alone"), RunFolder(tmp_path / "group")
+    expected = train_alone(data, config, alone.path)
+    found = train_group(groups, data, config, group.path)
+    assert expected.keys() == found.keys() == {"cycle-0000.i32", "cycle-0002.i32"}
+    assert expected["cycle-0000.i32"] == found["cycle-0000.i32"]
+    # After two epochs the sums of two workers have rounded differently here and there.
+    later = [np.frombuffer(one["cycle-0002.i32"], np.int32) for one in (expected, found)]
+    assert (later[0] == later[1]).mean() > 0.99
+    np.testing.assert_allclose(group.step_losses(), alone.step_losses(), rtol=1e-4)
+    for one, other in zip(alone.lines(), group.lines(), strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert other["rate"] == one["rate"]
+        assert other["bytes_sent_per_step"] > one["bytes_sent_per_step"] == 0
+    checked = [run.lines()[-1]["validation"]["P@1"] for run in (alone, group)]
+    assert checked[0] == pytest.approx(checked[1], abs=2.0)
+
+
+def test_a_run_changes_its_number_of_workers(groups: Groups, data: DataSet, tmp_path: Path) -> None:
+    whole, mixed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "mixed")
+    train(data, config_of(6), whole.path)
+    train_group(groups, data, config_of(2), mixed.path, size=2)
+    train(data, config_of(4), mixed.path)
+    train_group(groups, data, config_of(6), mixed.path, size=3)
+    np.testing.assert_allclose(mixed.step_losses(), whole.step_losses(), rtol=1e-3)
+    assert [line["epoch"] for line in mixed.lines()] == [1, 2, 3, 4, 5, 6]
+
+
+def loaded(data: DataSet, settings: dict[str, Any], folder: Path) -> dict[str, np.ndarray]:
+    """What one worker holds after reading a checkpoint; runs in a group."""
+    config = build_config(RunConfig, settings, origin="test")
+    ranges = local_ranges(data, config, 1)
+    training = Training(config, data, folder, ranges, Exchange())
+    encoder, classifier = training.encoder, training.classifier
+    return {
+        "tokens/table": encoder.table.numpy(),
+        "tokens/first": encoder.table_adam.first.numpy(),
+        "encoder/weight": encoder.weight.detach().numpy(),
+        "classifier/weight": classifier.weight.numpy(),
+        "classifier/bias second": classifier.bias_adam.second.numpy(),
+        "steps": np.array([encoder.table_adam.steps, classifier.weight_adam.steps]),
+    }
+
+
+def test_a_checkpoint_of_two_workers_is_read_by_any_number(
+    groups: Groups, data: DataSet, tmp_path: Path
+) -> None:
+    config = config_of(2)
+    train_group(groups, data, config, tmp_path)
+    folder = RunFolder(tmp_path).model()
+    assert len(list(folder.glob("tokens-*"))) == 2
+    whole = {
+        "tokens/table": load_range(folder, "tokens", "table", (0, 25), axis=1),
+        "tokens/first": load_range(folder, "optimizer-tokens", "table.first", (0, 25), axis=1),
+        "encoder/weight": load_range(folder, "encoder", "weight", (0, 25)),
+        "classifier/weight": load_range(folder, "classifier", "weight", (0, 80)),
+        "classifier/bias second": load_range(
+            folder, "optimizer-classifier", "bias.second", (0, 80)
+        ),
+        "steps": np.array([18, 18], np.float32),  # 2 epochs of ⌈540 / 65⌉ steps
+    }
+    for size in (1, 2, 3):
+        parts = groups.run(size, loaded, data, config.model_dump(mode="json"), tmp_path)
+        for name, value in whole.items():
+            pieces = [part[name] for part in parts]
+            if name.startswith(("tokens", "classifier")):
+                together = np.concatenate(pieces, 1 if name.startswith("tokens") else 0)
+                np.testing.assert_array_equal(together, value, err_msg=name)
+            else:
+                for piece in pieces:
+                    np.testing.assert_array_equal(piece, value, err_msg=name)
