@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 from ray_xml.bags import bags_of, sum_bags, transposed_bags
 from ray_xml.exchange import Exchange
@@ -42,11 +42,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_worker, (options, folder), nprocs=options.workers)
+        spawn(_worker, (options, folder), nprocs=options.workers)
         results = json.loads((Path(folder) / "results.json").read_text())
     print(f"{'':<12}{'ms/step':>10}{'KiB sent/step':>16}{'MiB held':>12}")
     for name, row in results.items():
-        print(f"{name:<12}{row['ms']:>10.2f}{row['sent'] / 1024:>16.0f}{row['held'] / 2**20:>12.1f}")
+        print(
+            f"{name:<12}{row['ms']:>10.2f}{row['sent'] / 1024:>16.0f}{row['held'] / 2**20:>12.1f}"
+        )
 
 
 def _worker(rank: int, options: argparse.Namespace, folder: str) -> None:

@@ -119,10 +119,12 @@ class Watcher:
         lines = self._folder.lines()
         if not lines:
             return None
-        spent = [sum(v for k, v in x["seconds"].items() if k != "setup") for x in lines[-4:]]
+        spent: list[float] = [
+            sum(v for k, v in x["seconds"].items() if k != "setup") for x in lines[-4:]
+        ]
         mean = sum(spent) / len(spent)
         within = event["done"] / max(event["total"], 1) if event["phase"] == "classifier" else 0.0
-        return max(mean * (event["epochs"] - event["epoch"] - within), 0.0)
+        return max(mean * float(event["epochs"] - event["epoch"] - within), 0.0)
 
 
 class Counter:

@@ -44,7 +44,7 @@ class EncoderConfig(Section):
     """
 
     dim: int = Field(300, ge=2, le=8192)
-    dropout: float = Field(0.5, ge=0.0, lt=1.0)
+    dropout: float = Field(0.3, ge=0.0, lt=1.0)
     tokens: str = "svd"
     token_scale: float = Field(1.0, gt=0.0)
 

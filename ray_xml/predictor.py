@@ -116,7 +116,7 @@ class Predictor:
     def predict_blocks(self, features: Csr, top: int = 5) -> Iterator[Predictions]:
         """As ``predict``, block by block in order, for inputs of any length."""
         shortlist = self.config.shortlist
-        size = max(shortlist.size, top)
+        size = max(shortlist.listed, top)
         for _, block in features.blocks(_BLOCK):
             z_nD = self.encode(block)
             found = search_indexes(

@@ -120,7 +120,7 @@ class Refresher:
 
     def write_shortlists(self, path: Path, features: Csr) -> None:
         """Writes int32 [N, width]: the shortlist of every training document, −1 for none."""
-        width = self.shortlist_config.size * len(self.shortlist_config.sources)
+        width = self.shortlist_config.width
         if self.exchange.rank == 0:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "wb") as file:
@@ -163,7 +163,7 @@ class Refresher:
     ) -> Iterator[tuple[int, Found]]:
         return self.ranges.search(
             self.own_blocks(features, phase),
-            self.shortlist_config.size,
+            self.shortlist_config.listed,
             self.shortlist_config.sources,
             both_scores,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -57,7 +58,8 @@ class TrainingConfig(Section):
 
     Attributes:
         epochs: passes over the training documents.
-        batch_size: documents of the global batch, over all workers.
+        batch_size: documents of the global batch, over all workers. None makes about 100 steps
+            an epoch out of a small data set, but at least 32 and at most 256 documents a batch.
         rate: learning rate of the first epoch.
         schedule: ``step`` halves the rate at ``decay_epoch`` and then every
             max(5, decay_epoch / 2) epochs (the paper's); ``linear`` falls to zero over the run's
@@ -73,10 +75,10 @@ class TrainingConfig(Section):
     """
 
     epochs: int = Field(15, ge=1)
-    batch_size: int = Field(256, ge=1)
+    batch_size: int | None = Field(None, ge=1)
     rate: float = Field(0.005, gt=0)
     schedule: Literal["step", "linear", "constant"] = "step"
-    decay_epoch: int = Field(14, ge=1)
+    decay_epoch: int = Field(8, ge=1)
     cycle_epochs: int = Field(2, ge=1)
     validation: float = Field(0.03, ge=0, lt=1)
     metric: str = "nDCG@5"
@@ -92,9 +94,11 @@ class TrainingConfig(Section):
             raise ValueError(f"metric {self.metric!r} is none of {', '.join(known)}")
         return self
 
-    def rate_in(self, epoch: int) -> float:
-        """The learning rate of epoch 0, 1, … (``linear`` moves within an epoch too)."""
-        return self.rate_at(float(epoch))
+    @property
+    def batch(self) -> int:
+        """``batch_size`` once it is known (``RunConfig.resolved``)."""
+        assert self.batch_size is not None, "the config was not resolved against its data"
+        return self.batch_size
 
     def rate_at(self, progress: float) -> float:
         """The learning rate after ``progress`` epochs."""
@@ -146,6 +150,18 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     resources: ResourcesConfig = ResourcesConfig()
 
+    def resolved(self, data: DataSet) -> RunConfig:
+        """The config with every size that was left open derived from the data."""
+        shortlist, training = self.shortlist, self.training
+        if shortlist.size is None:
+            size = min(100, data.meta.num_labels)
+            shortlist = shortlist.model_copy(update={"size": size})
+        if training.batch_size is None:
+            documents = data.meta.splits["train"].documents
+            size = 2 ** max(5, min(8, int(math.log2(max(documents, 100) / 100))))
+            training = training.model_copy(update={"batch_size": size})
+        return self.model_copy(update={"shortlist": shortlist, "training": training})
+
     def identity(self) -> str:
         """A hash of every key that changes what an epoch computes."""
         text = json.dumps(_without_free(self.model_dump(mode="json")), sort_keys=True)
@@ -183,7 +199,7 @@ def check_data(config: RunConfig, data: DataSet) -> None:
                 f"{data.path}: {have:,} {what}, but the config is for {expected.name or 'a set'} "
                 f"with {want:,}; prepare the published files or use configs/default.yaml"
             )
-    if config.shortlist.size > meta.num_labels:
+    if config.shortlist.size is not None and config.shortlist.size > meta.num_labels:
         raise ConfigError(
             f"shortlist.size={config.shortlist.size} is more than the data set's "
             f"{meta.num_labels} labels; lower it to at most that"

@@ -28,13 +28,24 @@ class ShortlistConfig(Section):
     """Which labels a document is compared with.
 
     Attributes:
-        size: labels from each source.
+        size: labels from each source; None is 100, or all labels where there are fewer.
         source: ``proxy`` (cosine to label proxies), ``classifier`` (the classifier's own score)
             or ``both``.
     """
 
-    size: int = Field(100, ge=1)
+    size: int | None = Field(None, ge=1)
     source: Literal["proxy", "classifier", "both"] = "proxy"
+
+    @property
+    def listed(self) -> int:
+        """``size`` once it is known (``RunConfig.resolved``)."""
+        assert self.size is not None, "the config was not resolved against its data"
+        return self.size
+
+    @property
+    def width(self) -> int:
+        """Labels on a shortlist, over all sources."""
+        return self.listed * len(self.sources)
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -90,6 +90,7 @@ class Training:
         device: str = "cpu",
         event: Event = lambda _: None,
     ) -> None:
+        config = config.resolved(data)
         self.config, self.data, self.folder = config, data, folder
         self.ranges, self.exchange, self.event = ranges, exchange, event
         self.device = torch.device(device)
@@ -218,10 +219,10 @@ class Training:
         if not path.exists():
             # Only when somebody deleted it: a refresh from the encoder as it is now.
             self._refresh_lost(cycle)
-        width = self.config.shortlist.size * len(self.config.shortlist.sources)
+        width = self.config.shortlist.width
         lists = np.memmap(path, np.int32, "r", shape=(self.features.num_rows, width))
         order = partition.epoch_order(self.features.num_rows, seed=settings.seed, epoch=epoch)
-        size = settings.batch_size
+        size = settings.batch
         steps, done = -(-len(order) // size), 0
         losses: list[torch.Tensor] = []
         began, sent = time.perf_counter(), self.exchange.bytes_sent

@@ -73,8 +73,8 @@ class LabelShards:
         launch = uuid.uuid4().hex[:12]
         device = "cuda" if resources.gpus_per_shard > 0 else "cpu"
         names = [f"label-shard-{launch}-{i}" for i in range(resources.label_shards)]
-        remote = ray.remote(LabelShard)
-        self._actors = [
+        remote: Any = ray.remote(LabelShard)
+        self._actors: list[Any] = [
             remote.options(
                 name=name,
                 namespace=NAMESPACE,
@@ -127,7 +127,7 @@ class ShardedRanges:
 
     def pair_sums(self, affine: Tensor) -> PairSums:
         given = ray.put(affine)
-        sums = ray.get([a.pair_sums.remote(given) for a in self._actors])
+        sums: list[PairSums] = ray.get([a.pair_sums.remote(given) for a in self._actors])
         return functools.reduce(operator.add, sums)
 
     def pair_gradient(self, affine: Tensor, key: int, part: int, parts: int) -> tuple[Tensor, int]:
@@ -139,7 +139,7 @@ class ShardedRanges:
         ray.get([a.set_proxies.remote(affine) for a in self._actors])
 
     def add_rows(self, first: int, weight: np.ndarray, bias: np.ndarray) -> None:
-        calls = []
+        calls: list[Any] = []
         for actor, held in zip(self._actors, self._ranges, strict=True):
             shared = partition.overlap((first, first + len(weight)), held)
             if shared:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -98,13 +100,15 @@ def session(resources: ResourcesConfig) -> Iterator[Shares]:
     set_environment()
     joins = joins_cluster(resources)
     address = resources.address if resources.address else ("auto" if joins else "local")
-    options = {} if joins else {"num_cpus": os.cpu_count(), "dashboard_host": "127.0.0.1"}
+    options: dict[str, Any] = (
+        {} if joins else {"num_cpus": os.cpu_count(), "dashboard_host": "127.0.0.1"}
+    )
     try:
         ray.init(
             address=address,
             namespace=NAMESPACE,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             configure_logging=True,
             runtime_env={"env_vars": {name: os.environ[name] for name in _DEFAULTS}},
             **options,

@@ -63,7 +63,7 @@ def train(config: RunConfig) -> Outcome:
     check_local(config.resources)
     data.split("train")  # a file that cannot be mapped is better told here than by every shard
     # Workers run elsewhere: paths must not depend on where the driver was started.
-    config = config.model_copy(
+    config = config.resolved(data).model_copy(
         update={"data": str(data.path.resolve()), "run": str(Path(config.run).resolve())}
     )
     folder = RunFolder(config.run)
@@ -94,7 +94,7 @@ def _fit(config: RunConfig, folder: RunFolder, shards: ShardNames, shares: Share
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=_per_worker(resources.gpus_per_worker, shares),
         ),
-        run_config=ray.train.RunConfig(
+        run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # typed as Train V1's
             name=f"train-{uuid.uuid4().hex[:12]}",
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=0),

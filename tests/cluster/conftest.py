@@ -18,7 +18,7 @@ from ray_xml.cluster.session import NAMESPACE, set_environment
 from ray_xml.store import DataSet
 
 # Ray's own: Ray Train builds a ray.data context, whose defaults ray.data calls deprecated.
-_RAY_WARNS = "ignore:.use_push_based_shuffle. is deprecated:DeprecationWarning:ray.data.context"
+_RAY_WARNS = "ignore::DeprecationWarning:ray.data.context"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -91,12 +91,12 @@ def assert_same_checkpoint(left: RunFolder, right: RunFolder, epoch: int) -> Non
     assert ours.keys() == theirs.keys()
     assert len(ours) > 15
     different = [name for name in ours if ours[name].tobytes() != theirs[name].tobytes()]
-    assert not different
+    assert different == []
     first, second = (
         checkpoint.read_manifest(checkpoint.folder_of(one.checkpoints, epoch))
         for one in (left, right)
     )
-    for key in ("beta", "best_epoch", "best_value", "validation", "adam_steps", "data_set"):
+    for key in ("beta", "best_epoch", "best_value", "validation", "adam_steps", "with_proxies"):
         assert first[key] == second[key], key
 
 

@@ -17,13 +17,6 @@ from ray_xml.run_data import metric_sums, split_rows
 from ray_xml.store import DataSet
 
 
-@pytest.fixture(scope="module")
-def stopped(cluster: None, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The straight run's config, but only 3 epochs: it ends inside a cycle."""
-    folder = tmp_path_factory.mktemp("stopped") / "run"
-    return start(both_config(data, folder, workers=2, shards=3, epochs=3))
-
-
 def steps(run: Run, epochs: int) -> np.ndarray:
     return run.folder.step_losses()[: 17 * epochs]
 
@@ -63,28 +56,36 @@ def test_one_process_gives_the_same_as_five(straight: Run, data: DataSet, tmp_pa
             assert ours["proxy_loss"] == pytest.approx(theirs["proxy_loss"], rel=1e-3)
 
 
-def test_a_stop_inside_a_cycle_leaves_no_trace(straight: Run, stopped: Run, data: DataSet) -> None:
-    folder = stopped.folder
-    again = start(both_config(data, folder.path, workers=2, shards=3, epochs=4))
+def test_a_stop_inside_a_cycle_leaves_no_trace(
+    straight: Run, data: DataSet, tmp_path: Path
+) -> None:
+    stopped = start(both_config(data, tmp_path / "run", workers=2, shards=3, epochs=3))
+    assert "validation" in stopped.outcome.lines[-1]  # the last epoch always is
+    again = start(both_config(data, tmp_path / "run", workers=2, shards=3, epochs=4))
     assert (again.outcome.epochs, again.outcome.trained) == (4, 1)
-    assert_same_checkpoint(folder, straight.folder, 4)
+    assert_same_checkpoint(again.folder, straight.folder, 4)
     assert np.array_equal(steps(again, 4), steps(straight, 4))
 
 
-def test_going_on_with_fewer_processes(
-    straight: Run, stopped: Run, data: DataSet, tmp_path: Path
-) -> None:
-    # The fixture's run may have gone on meanwhile: back to its third epoch.
+def test_going_on_with_fewer_processes(straight: Run, data: DataSet, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    shutil.copytree(stopped.folder.path, folder)
-    newer = checkpoint.folder_of(folder / "checkpoints", 4)
-    if newer.exists():
-        pytest.skip("the checkpoint of epoch 3 is gone")
+    back_to(straight, 3, folder)
     again = start(both_config(data, folder, workers=1, shards=2, epochs=6))
+    assert [line["epoch"] for line in again.outcome.lines] == list(range(1, 7))
     assert again.outcome.trained == 3
+    assert np.array_equal(steps(again, 3), steps(straight, 3))
     np.testing.assert_allclose(steps(again, 6), steps(straight, 6), rtol=1e-3)
     ours, theirs = again.outcome.lines[-1], straight.outcome.lines[5]
     assert ours["validation"] == pytest.approx(theirs["validation"], abs=1.7)
+
+
+def back_to(run: Run, epoch: int, folder: Path) -> None:
+    """A copy of ``run`` as it was after ``epoch`` epochs."""
+    shutil.copytree(run.folder.path, folder)
+    for later in range(epoch + 1, run.outcome.epochs + 1):
+        shutil.rmtree(checkpoint.folder_of(folder / "checkpoints", later))
+    cycle = epoch - epoch % 2
+    (folder / "shortlists" / f"cycle-{cycle:04d}.i32").write_bytes(run.shortlists[cycle])
 
 
 def test_the_checkpoint_keeps_every_label_and_column(straight: Run, data: DataSet) -> None:
@@ -113,7 +114,7 @@ def test_the_predictor_agrees_with_the_shards(straight: Run, data: DataSet) -> N
 def test_a_worker_s_error_arrives_as_itself(cluster: None, data: DataSet, tmp_path: Path) -> None:
     table = tmp_path / "table.npy"
     np.save(table, np.full((data.meta.num_features, 24), np.nan, np.float32))
-    config = both_config(data, tmp_path / "run", workers=2, shards=2, epochs=2)
+    config = both_config(data, tmp_path / "run", workers=2, shards=1, epochs=2)
     encoder = config.encoder.model_copy(update={"tokens": str(table)})
     with pytest.raises(TrainingError, match=r"the loss became nan at step \d+ of epoch 1"):
         start(config.model_copy(update={"encoder": encoder}))

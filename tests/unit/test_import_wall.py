@@ -1,0 +1,119 @@
+"""Imports go only downwards, and nothing outside ``ray_xml/cluster`` and ``jobs`` imports ray."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Lowest first. A module imports modules of layers before its own, and none beside it.
+LAYERS = [
+    ["ray_xml", "ray_xml.errors"],
+    ["ray_xml.config", "ray_xml.partition", "ray_xml.sparse", "ray_xml.hashing"],
+    ["ray_xml.row_adam", "ray_xml.propensity", "ray_xml.calls"],
+    ["ray_xml.bags", "ray_xml.exchange", "ray_xml.checkpoint", "ray_xml.metrics"],
+    ["ray_xml.store_meta", "ray_xml.store_partial", "ray_xml.xc_parse", "ray_xml.text"],
+    ["ray_xml.store", "ray_xml.store_write", "ray_xml.xc_faults"],
+    ["ray_xml.xc_io", "ray_xml.docstrings"],
+    # What the method is made of; these do not know each other.
+    ["ray_xml.encoder", "ray_xml.proxies", "ray_xml.shortlist", "ray_xml.classifier"],
+    ["ray_xml.token_table", "ray_xml.label_search", "ray_xml.run_config", "ray_xml.batches"],
+    ["ray_xml.label_range", "ray_xml.scoring", "ray_xml.run_data", "ray_xml.run_folder"],
+    ["ray_xml.ranges", "ray_xml.predictor", "ray_xml.prepare", "ray_xml.console"],
+    ["ray_xml.refresh", "ray_xml.evaluation", "ray_xml.predict_io", "ray_xml.examples"],
+    ["ray_xml.run_state"],
+    ["ray_xml.training"],
+    ["ray_xml.cluster"],  # and everything in it
+    ["ray_xml.cli"],
+    ["jobs"],
+]
+LAYER_OF = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}
+
+
+def sources() -> dict[str, Path]:
+    """Every module of the package and of jobs/, by dotted name."""
+    found = {}
+    for folder in ("ray_xml", "jobs"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+SOURCES = sources()
+PURE = [name for name in SOURCES if not name.startswith(("ray_xml.cluster", "jobs"))]
+
+
+def imports(module: str) -> Iterator[tuple[str, int]]:
+    """(full name, line) of every import, those inside functions and conditions too."""
+    for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno} imports relatively"
+            assert node.module is not None
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield (inner if inner in SOURCES else node.module), node.lineno
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in ("__import__", "importlib.import_module"), (
+                f"{module}:{node.lineno} imports by {called}, which this test cannot follow"
+            )
+
+
+def layer_of(module: str) -> int:
+    for name in (module, "ray_xml.cluster", "jobs"):
+        if name in LAYER_OF and (module == name or module.startswith(f"{name}.")):
+            return LAYER_OF[name]
+    raise AssertionError(f"{module} is in no layer: add it to LAYERS in {Path(__file__).name}")
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_ray_stays_behind_the_wall(module: str) -> None:
+    wrong = [line for name, line in imports(module) if name.split(".")[0] == "ray"]
+    assert not wrong, f"{SOURCES[module]} imports ray in lines {wrong}"
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_imports_go_only_downwards(module: str) -> None:
+    own = layer_of(module)
+    for name, line in imports(module):
+        if name.split(".")[0] not in ("ray_xml", "jobs"):
+            continue
+        assert name in SOURCES, f"{module}:{line} imports {name}, which is no module"
+        both_cluster = module.startswith("ray_xml.cluster") and name.startswith("ray_xml.cluster")
+        assert layer_of(name) < own or both_cluster, (
+            f"{SOURCES[module]}:{line} imports {name}, which is not below it"
+        )
+
+
+def test_the_cluster_imports_itself_without_a_cycle() -> None:
+    inner = [name for name in SOURCES if name.startswith("ray_xml.cluster.")]
+    left = {name: {other for other, _ in imports(name) if other in inner} for name in inner}
+    while left:
+        free = [name for name, needs in left.items() if not needs & left.keys()]
+        assert free, f"these import each other: {sorted(left)}"
+        for name in free:
+            del left[name]
+
+
+def test_layers_name_only_what_exists() -> None:
+    named = {module for layer in LAYERS for module in layer} - {"jobs"}
+    assert named <= SOURCES.keys()
+
+
+def test_the_pure_core_works_where_ray_cannot_be_imported() -> None:
+    modules = ", ".join(name for name in PURE if name != "ray_xml")
+    code = f"import sys; sys.modules['ray'] = None; import {modules}; import ray_xml.training"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,161 @@
+"""The run's config: learning rates, what identifies a run, and holding it against the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import make_config
+
+from ray_xml.config import build_config, load_config
+from ray_xml.errors import ConfigError, DataSetError
+from ray_xml.run_config import RunConfig, TrainingConfig, check_data, differences
+from ray_xml.store import DataSet
+from ray_xml.store_write import DataSetWriter
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+def test_the_step_schedule() -> None:
+    training = TrainingConfig(rate=0.8, schedule="step", decay_epoch=14)
+    expected = {0: 0.8, 13: 0.8, 14: 0.4, 20: 0.4, 21: 0.2, 27: 0.2, 28: 0.1, 35: 0.05}
+    for epoch, rate in expected.items():
+        assert training.rate_at(epoch) == pytest.approx(rate)
+        assert training.rate_at(epoch + 0.99) == pytest.approx(rate)
+    early = TrainingConfig(rate=0.8, decay_epoch=2)  # then every 5 epochs at least
+    assert [early.rate_at(epoch) for epoch in (1, 2, 6, 7, 12)] == [0.8, 0.4, 0.4, 0.2, 0.1]
+
+
+def test_the_linear_and_the_constant_schedule() -> None:
+    linear = TrainingConfig(rate=0.8, schedule="linear", epochs=4)
+    assert [linear.rate_at(p) for p in (0, 0.5, 2, 3.5, 4, 5)] == pytest.approx(
+        [0.8, 0.7, 0.4, 0.1, 0.0, 0.0]
+    )
+    constant = TrainingConfig(rate=0.8, schedule="constant", decay_epoch=1)
+    assert {constant.rate_at(p) for p in (0, 0.5, 7, 100)} == {0.8}
+
+
+FREE = ["training.epochs", "training.keep_checkpoints", "resources.workers", "data", "run"]
+BINDING = ["training.rate", "training.seed", "encoder.dim", "shortlist.size", "proxy.passes"]
+
+
+def changed(base: RunConfig, dotted: str) -> RunConfig:
+    """``base`` with another value at ``dotted``."""
+    tree: dict[str, Any] = base.model_dump(mode="json")
+    *parents, leaf = dotted.split(".")
+    node = tree
+    for part in parents:
+        node = node[part]
+    node[leaf] = "elsewhere" if isinstance(node[leaf], str) else node[leaf] + 1
+    return build_config(RunConfig, tree, origin="test")
+
+
+@pytest.mark.parametrize("key", FREE)
+def test_free_keys_do_not_make_another_run(key: str) -> None:
+    base = make_config()
+    assert changed(base, key) != base
+    assert changed(base, key).identity() == base.identity()
+    assert differences(base, changed(base, key)) == []
+
+
+@pytest.mark.parametrize("key", BINDING)
+def test_other_keys_do(key: str) -> None:
+    base, other = make_config(), changed(make_config(), key)
+    assert other.identity() != base.identity()
+    (line,) = differences(base, other)
+    assert line.startswith(f"{key}: ")
+    assert " → " in line
+
+
+def test_the_number_of_epochs_binds_a_linear_schedule() -> None:
+    base = make_config(training={"schedule": "linear", "epochs": 2})
+    more = make_config(training={"schedule": "linear", "epochs": 4})
+    assert base.identity() != more.identity()
+    assert differences(base, more) == ["training.epochs: 2 → 4"]
+    (line,) = differences(base, make_config(training={"schedule": "step", "epochs": 2}))[-1:]
+    assert line == "training.schedule: linear → step"
+
+
+def test_values_that_do_not_go_together_are_refused() -> None:
+    for tree, message in (
+        ({"dataset": {"propensity_a": 0.5}}, "propensity_b together"),
+        ({"training": {"metric": "P@2"}}, "metric 'P@2' is none of P@1"),
+        ({"training": {"validation": 1.0}}, "less than 1"),
+        ({"encoder": {"dropout": 1.0}}, "less than 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build_config(RunConfig, tree, origin="test")
+
+
+def test_a_config_that_fits_its_data(data: DataSet) -> None:
+    dataset = {"features": 300, "labels": 80, "train": 600, "test": 150}
+    check_data(make_config(dataset=dataset), data)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"dataset": {"features": 301}}, "300 features.*with 301"),
+        ({"dataset": {"labels": 81}}, "80 labels.*with 81"),
+        ({"dataset": {"train": 599}}, "600 train documents.*with 599"),
+        ({"dataset": {"test": 1500, "name": "Big"}}, "150 test documents.*for Big with 1,500"),
+    ],
+)
+def test_another_data_set_is_refused(data: DataSet, sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataSetError, match=message):
+        check_data(make_config(**sections), data)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"shortlist": {"size": 81}}, "shortlist.size=81 is more than.*80 labels"),
+        ({"resources": {"workers": 81}}, "81 workers or label shards, but only 80 labels"),
+        ({"resources": {"label_shards": 81}}, "81 workers or label shards, but only 80 labels"),
+        ({"resources": {"workers": 25}}, "encoder.dim=24 is less than resources.workers=25"),
+        ({"training": {"validation": 0.9999}}, "validation=0.9999 sets all 600"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(
+    data: DataSet, sections: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_data(make_config(**sections), data)
+
+
+def test_too_little_data_is_refused(tmp_path: Path, data: DataSet) -> None:
+    train = data.split("train")
+    for name, split, documents in (("tiny", "train", 1), ("odd", "dev", 10)):
+        with (
+            DataSetWriter(tmp_path / name, name=name, num_features=300, num_labels=80) as writer,
+            writer.split(split, leave_out_empty=True) as part,
+        ):
+            part.append(train.features.slice(0, documents), train.labels.slice(0, documents))
+    with pytest.raises(DataSetError, match="1 training documents; nothing to learn"):
+        check_data(make_config(), DataSet.open(tmp_path / "tiny"))
+    with pytest.raises(DataSetError, match="no train split, only dev"):
+        check_data(make_config(), DataSet.open(tmp_path / "odd"))
+
+
+def test_left_out_documents_count_as_read(tmp_path: Path, data: DataSet) -> None:
+    train = data.split("train")
+    with (
+        DataSetWriter(tmp_path / "gaps", name="gaps", num_features=300, num_labels=80) as writer,
+        writer.split("train", leave_out_empty=True) as part,
+    ):
+        part.append(train.features.slice(0, 20), train.labels.slice(0, 20))
+        part.append(train.features.slice(0, 0).padded(5), train.labels.slice(0, 5))
+        part.append(train.features.slice(0, 3), train.labels.slice(0, 0).padded(3))
+    gaps = DataSet.open(tmp_path / "gaps")
+    assert gaps.split("train").num_documents == 20
+    check_data(make_config(dataset={"train": 28}), gaps)
+    with pytest.raises(DataSetError, match="28 train documents"):
+        check_data(make_config(dataset={"train": 20}), gaps)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_configs_in_the_repository_load(path: Path) -> None:
+    config = load_config(RunConfig, path)
+    assert load_config(RunConfig, path, ["training.seed=5"]).training.seed == 5
+    assert config.training.validation > 0
