@@ -34,9 +34,13 @@ class ClassifierConfig(Section):
 
     Attributes:
         negatives: ``union`` or ``shortlist``, see the module's text.
+        precision: of two of a step's three matrix products, the scores and the rows' gradient;
+            weights, sums and everything else stay float32. ``auto`` is bfloat16 where the
+            processor multiplies it natively.
     """
 
     negatives: Literal["union", "shortlist"] = "union"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class Classifier:
         label_counts: np.ndarray,
         num_documents: int,
         device: torch.device,
+        precision: str = "float32",
     ) -> None:
         """Starts every logit at the label's log-odds in train, so that the loss starts calibrated.
 
@@ -120,6 +125,7 @@ class Classifier:
         """
         low, high = label_range
         self.label_range = label_range
+        self.product_type = product_type(precision, device)
         share = (np.asarray(label_counts, np.float64) + 0.5) / (num_documents + 1.0)
         self.weight = torch.zeros(high - low, dim, device=device)
         self.bias = torch.from_numpy(np.log(share / (1 - share)).astype(np.float32)).to(device)
@@ -143,9 +149,10 @@ class Classifier:
         Returns:
             (this range's share of the loss, float32 scalar; its gradient at z, float32 [B, D]).
         """
-        rows = candidates.rows
-        weight_CD = self.weight.index_select(0, rows)
-        logit_BC = torch.addmm(self.bias.index_select(0, rows), z_BD, weight_CD.t())
+        rows, low = candidates.rows, self.product_type
+        weight_CD, z_low_BD = self.weight.index_select(0, rows), z_BD.to(low)
+        logit_BC = (z_low_BD @ weight_CD.to(low).t()).float()
+        logit_BC += self.bias.index_select(0, rows)
         positive_logits = logit_BC.view(-1)[candidates.positives]
         terms_BC = F.softplus(logit_BC)
         if candidates.mask is not None:
@@ -156,7 +163,21 @@ class Classifier:
         if candidates.mask is not None:
             gradient_BC *= candidates.mask
         gradient_BC /= documents
+        # In float32 always: it is summed over ranges, and rounding each part would make the
+        # result depend on the number of ranges.
         z_gradient_BD = gradient_BC @ weight_CD
-        self.weight_adam.step(rows, gradient_BC.t() @ z_BD, rate)
+        self.weight_adam.step(rows, (gradient_BC.to(low).t() @ z_low_BD).float(), rate)
         self.bias_adam.step(rows, gradient_BC.sum(0), rate)
         return loss, z_gradient_BD
+
+
+def product_type(precision: str, device: torch.device) -> torch.dtype:
+    """The type that ``precision`` stands for on ``device``."""
+    if precision == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            can = torch.cpu.get_capabilities()
+            native = any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+        return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32

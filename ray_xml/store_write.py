@@ -205,7 +205,7 @@ class DataSetWriter:
         if not self._overwrite:
             raise DataSetError(
                 f"{self.path} already holds a data set: choose another output folder, "
-                "or pass overwrite=True to replace it"
+                "or pass overwrite=True (--overwrite) to replace it"
             )
 
     def __enter__(self) -> DataSetWriter:

@@ -20,31 +20,42 @@ from ray_xml.exchange import Exchange
 from ray_xml.partition import even
 from ray_xml.sparse import Csr
 
+_CPU = torch.device("cpu")
 _BLOCK = 8192
 _EXTRA = 16  # oversampling p - D; Halko et al. advise 5 to 10, more costs little here
 
 
-def token_table(source: str, features: Csr, dim: int, exchange: Exchange, *, seed: int) -> Tensor:
+def token_table(
+    source: str,
+    features: Csr,
+    dim: int,
+    exchange: Exchange,
+    *,
+    seed: int,
+    device: torch.device = _CPU,
+) -> Tensor:
     """float32 [V, d]: this rank's columns of the starting token table.
 
     Args:
         source: ``svd``, ``random`` or the path of an .npy file (float [V, D]).
         features: [N, V], the training documents.
         dim: D.
+        device: where it is computed and left; the workers' sums travel from there.
 
     Raises:
         ConfigError: the file is missing or has another shape or type.
     """
     low, high = even(dim, exchange.size)[exchange.rank]
     if source == "svd":
-        return svd_table(features, dim, exchange, seed=seed)[:, low:high].contiguous()
+        whole = svd_table(features, dim, exchange, seed=seed, device=device)
+        return whole[:, low:high].contiguous()
     if source == "random":
         random = np.random.default_rng([seed, 0x7AB1E]).standard_normal(
             (features.num_columns, dim), np.float32
         )
-        return torch.from_numpy(random[:, low:high] * np.float32(dim**-0.5))
+        return torch.from_numpy(random[:, low:high] * np.float32(dim**-0.5)).to(device)
     table = _open_npy(source, (features.num_columns, dim))
-    return torch.from_numpy(np.array(table[:, low:high], np.float32))
+    return torch.from_numpy(np.array(table[:, low:high], np.float32)).to(device)
 
 
 def _open_npy(path: str, shape: tuple[int, int]) -> np.ndarray:
@@ -65,7 +76,15 @@ def _open_npy(path: str, shape: tuple[int, int]) -> np.ndarray:
     return table
 
 
-def svd_table(features: Csr, dim: int, exchange: Exchange, *, seed: int, passes: int = 3) -> Tensor:
+def svd_table(
+    features: Csr,
+    dim: int,
+    exchange: Exchange,
+    *,
+    seed: int,
+    passes: int = 3,
+    device: torch.device = _CPU,
+) -> Tensor:
     """float32 [V, D]: right singular vectors, scaled so that documents come out usable.
 
     Column i is v_i · sqrt(N) / sqrt(s_1 · s_i): halfway (in logarithms) between plain vectors,
@@ -77,16 +96,18 @@ def svd_table(features: Csr, dim: int, exchange: Exchange, *, seed: int, passes:
     start = np.random.default_rng([seed, 0x54D]).standard_normal(
         (features.num_columns, width), np.float32
     )
-    basis = torch.linalg.qr(torch.from_numpy(start)).Q.contiguous()
+    basis = torch.linalg.qr(torch.from_numpy(start).to(device)).Q.contiguous()
     for _ in range(passes):
         image = torch.zeros_like(basis)
         for _, block in own.blocks(_BLOCK):
             tokens, turned = transposed_bags(block)
-            image[torch.from_numpy(tokens)] += sum_bags(sum_bags(basis, bags_of(block)), turned)
+            projected = sum_bags(basis, bags_of(block).to(device))
+            places = torch.from_numpy(tokens).to(device)
+            image[places] += sum_bags(projected, turned.to(device))
         basis = torch.linalg.qr(exchange.sum_(image)).Q.contiguous()  # by rows: bags read rows
-    gram = torch.zeros(width, width, dtype=torch.float64)
+    gram = torch.zeros(width, width, dtype=torch.float64, device=device)
     for _, block in own.blocks(_BLOCK):
-        part = sum_bags(basis, bags_of(block)).double()
+        part = sum_bags(basis, bags_of(block).to(device)).double()
         gram += part.t() @ part
     squares, vectors = torch.linalg.eigh(exchange.sum_(gram))
     keep = min(dim, width)

@@ -130,7 +130,7 @@ class Training:
         resume = epochs_in(checkpoints)
         width = partition.even(config.encoder.dim, self.exchange.size)[self.exchange.rank]
         if resume:
-            table = torch.zeros(self.features.num_columns, width[1] - width[0])
+            table = torch.zeros(self.features.num_columns, width[1] - width[0], device=self.device)
         else:
             table = config.encoder.token_scale * token_table(
                 config.encoder.tokens,
@@ -138,8 +138,9 @@ class Training:
                 config.encoder.dim,
                 self.exchange,
                 seed=seed,
+                device=self.device,
             )
-        encoder = Encoder(config.encoder, table.to(self.device), self.exchange, seed=seed)
+        encoder = Encoder(config.encoder, table, self.exchange, seed=seed)
         label_range = partition.label_ranges(self.label_counts, self.exchange.size)[
             self.exchange.rank
         ]
@@ -149,6 +150,7 @@ class Training:
             self.label_counts[slice(*label_range)],
             self.features.num_rows,
             self.device,
+            config.classifier.precision,
         )
         if resume:
             self.state = load_state(checkpoints, encoder, classifier, self.data)

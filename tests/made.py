@@ -90,6 +90,7 @@ def make_config(**sections: Mapping[str, Any]) -> RunConfig:
     small: dict[str, dict[str, Any]] = {
         "encoder": {"dim": 24, "dropout": 0.2, "tokens": "random"},
         "shortlist": {"size": 12},
+        # The same on every processor, and exact enough to compare one worker with several.
         "proxy": {"passes": 2},
         "training": {"epochs": 2, "batch_size": 64, "cycle_epochs": 1, "validation": 0.1},
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterable, Iterator
 from multiprocessing.managers import BaseManager
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,19 @@ _KEY = b"tests"
 
 
 class _Served:
-    """Calls by name with pickled arguments, so that no memory is shared behind our back."""
+    """Calls by name with pickled arguments, so that no memory is shared behind our back.
+
+    One call at a time, as a Ray actor takes them.
+    """
 
     def __init__(self, ranges: LocalRanges) -> None:
         self._ranges = ranges
+        self._lock = Lock()
 
     def call(self, name: str, arguments: bytes) -> bytes:
-        result = getattr(self._ranges, name)(*pickle.loads(arguments))
-        return pickle.dumps(list(result) if name == "search" else result)
+        with self._lock:
+            result = getattr(self._ranges, name)(*pickle.loads(arguments))
+            return pickle.dumps(list(result) if name == "search" else result)
 
 
 def serve(ranges: LocalRanges) -> tuple[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -51,17 +51,31 @@ def joins_cluster(resources: ResourcesConfig) -> bool:
 def check_local(resources: ResourcesConfig) -> None:
     """Refuses, before any process starts, what this machine cannot hold."""
     if not joins_cluster(resources):
-        _check(resources, float(os.cpu_count() or 1), None, "this machine")
+        _check(resources, [float(os.cpu_count() or 1)], None, "this machine")
 
 
-def _check(resources: ResourcesConfig, cpus: float, gpus: float | None, where: str) -> Shares:
-    each = resources.cpus_per_worker
-    wanted = resources.workers * (each or 1)
-    if wanted > cpus:
+def _places(nodes: Sequence[float], each: float) -> int:
+    """How many processes of ``each`` CPUs fit, none of them over two nodes."""
+    return sum(int(cpus / each + 1e-9) for cpus in nodes)
+
+
+def _largest_share(nodes: Sequence[float], processes: int) -> int:
+    """The most whole CPUs that each process can have, or 1."""
+    choices = range(int(max(nodes, default=1.0)), 1, -1)
+    return next((each for each in choices if _places(nodes, each) >= processes), 1)
+
+
+def _check(
+    resources: ResourcesConfig, nodes: Sequence[float], gpus: float | None, where: str
+) -> Shares:
+    """Shares out ``nodes``, the CPUs of each, or refuses a run that they cannot hold."""
+    each = resources.cpus_per_worker or _largest_share(nodes, resources.workers)
+    if _places(nodes, each) < resources.workers:
+        spread = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
         raise ResourceError(
-            f"resources.workers={resources.workers} with {each or 1:g} CPU each need "
-            f"{wanted:g} CPUs, but {where} has {cpus:g}; lower resources.workers or "
-            "resources.cpus_per_worker, or join a larger cluster"
+            f"resources.workers={resources.workers} with {each:g} CPU each need "
+            f"{resources.workers * each:g} CPUs, but {where} has {sum(nodes):g}{spread}; lower "
+            "resources.workers or resources.cpus_per_worker, or join a larger cluster"
         )
     wanted_gpus = (
         resources.workers * resources.gpus_per_worker
@@ -72,11 +86,10 @@ def _check(resources: ResourcesConfig, cpus: float, gpus: float | None, where: s
             f"the run asks for {wanted_gpus:g} GPUs (workers and label shards), but {where} has "
             f"{gpus:g}; lower resources.gpus_per_worker and resources.gpus_per_shard"
         )
-    each = each or max(1, int(cpus) // resources.workers)
     return Shares(
         cpus_per_worker=each,
         worker_threads=max(1, int(each)),
-        shard_threads=max(1, int(cpus) // resources.label_shards),
+        shard_threads=_largest_share(nodes, resources.label_shards),
     )
 
 
@@ -122,5 +135,6 @@ def session(resources: ResourcesConfig) -> Iterator[Shares]:
 
 
 def _check_cluster(resources: ResourcesConfig, where: str) -> Shares:
-    total = ray.cluster_resources()
-    return _check(resources, float(total.get("CPU", 0)), float(total.get("GPU", 0)), where)
+    held = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [float(one["CPU"]) for one in held if one.get("CPU")]
+    return _check(resources, nodes, sum(float(one.get("GPU", 0)) for one in held), where)

@@ -118,13 +118,12 @@ def _per_worker(gpus: float, shares: Shares) -> dict[str, float]:
 
 @contextmanager
 def _interrupts() -> Iterator[None]:
-    """Ctrl-C as everywhere else: Ray Train takes the signal for good, and leaves by sys.exit(0)."""
+    """Ctrl-C as everywhere else: Ray Train answers it by an abort and SystemExit, and its handler
+    stays after the run. SIGTERM, which stops a Ray job, ends the same way."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
-    except SystemExit as left:
-        if left.code:
-            raise
+    except SystemExit:
         raise KeyboardInterrupt from None
     finally:
         if threading.current_thread() is threading.main_thread():

@@ -25,6 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings(_RAY_WARNS))
+            item.add_marker(pytest.mark.timeout(600))  # fixtures count, and machines are shared
 
 
 @pytest.fixture(scope="session")

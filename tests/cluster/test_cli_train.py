@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,15 +40,16 @@ class Story:
         command = Command("train", "config.yaml", folder=self.folder)
         if until is not None:
             told = wait_for(lambda: len(self.run.lines()) >= until or not command.running())
-            assert told and command.running(), f"{what}: {command.end()}"
+            assert told, f"{what}: no epoch in time"
+            assert command.running(), f"{what}: {command.end()}"
         return command
 
     def close(self, what: str, command: Command, seconds: float = 10.0) -> None:
         try:
             self.ended[what] = command.end()
-            self.done[what] = self.run.epochs_done()
             wait_for(lambda: not command.offspring(), seconds)
             self.left[what] = command.offspring()
+            self.done[what] = self.run.epochs_done()
         finally:
             command.clean_up()
 
@@ -178,7 +178,7 @@ def test_examples_show_names(story: Story) -> None:
 
 
 @pytest.fixture(scope="module")
-def spoilt(story: Story) -> Iterator[Path]:
+def spoilt(story: Story) -> Path:
     """The data set with a feature number that it does not have, sizes as before."""
     folder = story.folder / "spoilt"
     shutil.copytree(story.folder / "data", folder)
@@ -187,11 +187,12 @@ def spoilt(story: Story) -> Iterator[Path]:
     ids = DataSet.open(folder).split("train").features.ids[:64]
     assert raw.count(ids.tobytes()) == 1
     file.write_bytes(raw.replace(ids.tobytes(), np.full(64, 2**30, np.int32).tobytes()))
-    yield folder
+    return folder
 
 
 def test_a_worker_s_traceback_reaches_the_terminal(story: Story, spoilt: Path) -> None:
-    command = Command("train", "config.yaml", "data=spoilt", "run=bad", folder=story.folder)
+    overrides = ("data=spoilt", "run=bad", "resources.workers=1", "resources.label_shards=1")
+    command = Command("train", "config.yaml", *overrides, folder=story.folder)
     story.close("failed", command)
     status, _, err = story.ended["failed"]
     assert status == 1

@@ -130,10 +130,15 @@ def test_memory_counts_every_shard(both: Both) -> None:
 
 def test_shards_end_when_their_run_fails(cluster: None, data: DataSet) -> None:
     before = set(shard_actors())
-    with pytest.raises(KeyError), LabelShards(config_of(data, 2), SHARES) as shards:
-        shards.names()
-        assert len(set(shard_actors()) - before) == 2
-        raise KeyError
+
+    def fail() -> None:
+        with LabelShards(config_of(data, 2), SHARES) as shards:
+            shards.names()
+            assert len(set(shard_actors()) - before) == 2
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert set(shard_actors()) == before
 
 

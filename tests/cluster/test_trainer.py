@@ -10,7 +10,6 @@ import pytest
 from runs import Run, assert_same_checkpoint, both_config, shard_actors, start, tensors
 
 from ray_xml import checkpoint
-from ray_xml.errors import TrainingError
 from ray_xml.evaluation import METRICS
 from ray_xml.predictor import Predictor
 from ray_xml.run_data import metric_sums, split_rows
@@ -41,6 +40,7 @@ def test_a_run_leaves_what_it_promises(straight: Run, data: DataSet) -> None:
         f"epoch-{epoch:04d}" for epoch in range(1, 17)
     }
     assert folder.config().data == str(data.path)
+    assert shard_actors() == []
 
 
 def test_one_process_gives_the_same_as_five(straight: Run, data: DataSet, tmp_path: Path) -> None:
@@ -109,15 +109,3 @@ def test_the_predictor_agrees_with_the_shards(straight: Run, data: DataSet) -> N
     assert {key: told[key] for key in METRICS} == pytest.approx(
         {key: sums.result()[key] for key in METRICS}, abs=1e-6
     )
-
-
-def test_a_worker_s_error_arrives_as_itself(cluster: None, data: DataSet, tmp_path: Path) -> None:
-    table = tmp_path / "table.npy"
-    np.save(table, np.full((data.meta.num_features, 24), np.nan, np.float32))
-    config = both_config(data, tmp_path / "run", workers=2, shards=1, epochs=2)
-    encoder = config.encoder.model_copy(update={"tokens": str(table)})
-    with pytest.raises(TrainingError, match=r"the loss became nan at step \d+ of epoch 1"):
-        start(config.model_copy(update={"encoder": encoder}))
-    assert shard_actors() == []
-    assert not (tmp_path / "run" / ".ray").exists()
-    assert not (tmp_path / "run" / "progress.json").exists()

@@ -1,6 +1,6 @@
 """The pure core on a GPU gives what it gives on the CPU. Skipped where there is no GPU.
 
-    python -m pytest tests/gpu
+python -m pytest tests/gpu
 """
 
 from __future__ import annotations

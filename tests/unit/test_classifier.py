@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from made import dense, random_csr
 from torch import Tensor
 
-from ray_xml.classifier import Candidates, Classifier
+from ray_xml.classifier import Candidates, Classifier, product_type
 from ray_xml.partition import Range
 from ray_xml.sparse import Csr
 
@@ -173,3 +173,22 @@ def test_logits_start_at_the_labels_log_odds() -> None:
     assert torch.equal(made.weight, torch.zeros(4, DIM))
     edge = Classifier((0, 2), DIM, np.array([0, 100]), 100, CPU)  # never and always
     assert edge.bias.isfinite().all()
+
+
+@pytest.mark.parametrize("negatives", MODES)
+def test_bfloat16_products_are_nearly_those_of_float32(negatives: str) -> None:
+    full, low = make(), make()
+    low.product_type = torch.bfloat16
+    given = candidates(0, (0, LABELS), negatives)
+    loss, gradient = full.step(embeddings(0), given, BATCH, 0.01)
+    found = low.step(embeddings(0), given, BATCH, 0.01)
+    assert found[1].dtype == low.weight.dtype == low.weight_adam.first.dtype == torch.float32
+    assert found[0].item() == pytest.approx(loss.item(), rel=1e-2)
+    torch.testing.assert_close(found[1], gradient, rtol=2e-2, atol=2e-3)
+    torch.testing.assert_close(low.weight_adam.first, full.weight_adam.first, rtol=2e-2, atol=1e-3)
+
+
+def test_the_type_of_products() -> None:
+    assert product_type("float32", CPU) == torch.float32
+    assert product_type("bfloat16", CPU) == torch.bfloat16
+    assert product_type("auto", CPU) in (torch.float32, torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Label ranges: one or several give the same proxies, sums and lists, and those are the true ones."""
+"""Label ranges: one or several give the same proxies, sums and lists, and the true ones."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_every_irls_pass_lowers_the_loss() -> None:
         after.append(float(losses(affine).mean()))
         # What is reported is the loss that the last pass started from.
         assert seen == pytest.approx(after[-2], rel=1e-5)
-    assert all(later < earlier for earlier, later in zip(after, after[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(after))
     assert after[-1] < 0.99 * after[0]
 
 
@@ -131,6 +132,14 @@ def test_irls_settles_where_the_gradient_vanishes() -> None:
     start = identity_map(DIM).requires_grad_()
     losses(start).mean().backward()
     assert affine.grad.norm() < 1e-3 * start.grad.norm()
+
+
+def test_the_ridge_pulls_towards_the_identity() -> None:
+    def distance(ridge: float) -> float:
+        affine, _ = fit(ranges(1), ProxyConfig(solver="irls", ridge=ridge), DIM, seed=0)
+        return float((affine - identity_map(DIM)).norm())
+
+    assert distance(1e9) < 1e-6 < distance(10.0) < distance(1e-4)
 
 
 @pytest.mark.parametrize("solver", ["irls", "adam"])

@@ -69,6 +69,26 @@ def test_some_rows_are_a_plain_loop() -> None:
     np.testing.assert_allclose(ours.numpy(), np.array(table), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [511, 512, 513, 1100])
+@pytest.mark.parametrize("dim", [(), (3,)])
+def test_many_rows_are_the_same_rows_a_few_at_a_time(count: int, dim: tuple[int, ...]) -> None:
+    """Adam treats rows one by one, so that chunks of them must not show."""
+    rows = torch.from_numpy(np.random.default_rng(0).permutation(1300)[:count])
+    whole, pieces = RowAdam(random(0, 1300, *dim)), RowAdam(random(0, 1300, *dim))
+    for step in range(3):
+        gradient = random(step + 1, count, *dim)
+        whole.step(rows, gradient, 0.1)
+        before = pieces.steps.clone()
+        for part, of_part in zip(rows.split(100), gradient.split(100), strict=True):
+            pieces.steps.copy_(before)
+            pieces.step(part, of_part, 0.1)
+        assert whole.steps == pieces.steps == step + 1
+    for name in ("table", "first", "second"):
+        torch.testing.assert_close(
+            getattr(whole, name), getattr(pieces, name), rtol=1e-6, atol=1e-7
+        )
+
+
 def test_other_rows_stay_as_they_are_to_the_bit() -> None:
     table = random(0, ROWS, DIM)
     own = RowAdam(table)

@@ -36,6 +36,25 @@ def test_the_linear_and_the_constant_schedule() -> None:
     assert {constant.rate_at(p) for p in (0, 0.5, 7, 100)} == {0.8}
 
 
+def test_open_sizes_come_from_the_data(data: DataSet) -> None:
+    config = make_config(shortlist={"size": None}, training={"batch_size": None}).resolved(data)
+    assert (config.shortlist.listed, config.training.batch) == (80, 32)
+    both = make_config(shortlist={"source": "both"}).resolved(data)
+    assert (both.shortlist.listed, both.shortlist.width, both.training.batch) == (12, 24, 64)
+    with pytest.raises(AssertionError, match="not resolved"):
+        assert RunConfig().training.batch
+
+
+@pytest.mark.parametrize(
+    ("documents", "batch"), [(5, 32), (6_400, 64), (15_000, 128), (60_000, 256), (10**7, 256)]
+)
+def test_small_data_sets_get_small_batches(data: DataSet, documents: int, batch: int) -> None:
+    split = data.meta.splits["train"].model_copy(update={"documents": documents})
+    meta = data.meta.model_copy(update={"splits": {"train": split}})
+    config = make_config(training={"batch_size": None})
+    assert config.resolved(DataSet(data.path, meta)).training.batch == batch
+
+
 FREE = ["training.epochs", "training.keep_checkpoints", "resources.workers", "data", "run"]
 BINDING = ["training.rate", "training.seed", "encoder.dim", "shortlist.size", "proxy.passes"]
 

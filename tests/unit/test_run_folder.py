@@ -87,7 +87,7 @@ def test_folders_that_hold_something_else_are_left_alone(tmp_path: Path) -> None
 
 
 def test_no_run_is_an_error_that_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no run here.*ray-xml train"):
+    with pytest.raises(CheckpointError, match=r"no run here.*ray-xml train"):
         RunFolder(tmp_path / "none").config()
     with pytest.raises(CheckpointError, match="no run here"):
         RunFolder(tmp_path / "none").model()
@@ -114,5 +114,5 @@ def test_a_damaged_model_is_an_error(tmp_path: Path) -> None:
     run.begin(make_config())
     store(run, 2, best=2)
     (run.checkpoints / "epoch-0002" / "rows-00000.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="rows-00000.*missing"):
+    with pytest.raises(CheckpointError, match=r"rows-00000.*missing"):
         run.model()

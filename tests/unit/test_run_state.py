@@ -147,7 +147,7 @@ def test_another_data_set_is_refused(data: DataSet, tmp_path: Path) -> None:
     manifest["data_set"]["checksum"] = "0" * 64
     (folder / "manifest.json").write_text(json.dumps(manifest))
     fresh = make_training(data, make_config(), tmp_path / "other")
-    with pytest.raises(CheckpointError, match="000000000000.*give the data set"):
+    with pytest.raises(CheckpointError, match=r"000000000000.*give the data set"):
         load_state(tmp_path, fresh.encoder, fresh.classifier, data)
 
 

@@ -143,5 +143,5 @@ def test_other_files_and_no_file_are_refused(tmp_path: Path) -> None:
     for name in [*contents, "several.npz"]:
         with pytest.raises(ConfigError, match=f"{name}.*not a plain .npy"):
             token_table(str(tmp_path / name), features(), DIM, Exchange(), seed=0)
-    with pytest.raises(ConfigError, match="'missing.npy' is neither"):
+    with pytest.raises(ConfigError, match=r"'missing\.npy' is neither"):
         token_table("missing.npy", features(), DIM, Exchange(), seed=0)
