@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_worker, (options, folder), nprocs=options.workers)
+        spawn(_worker, (options, folder), nprocs=options.workers)  # type: ignore[no-untyped-call]
         results = json.loads((Path(folder) / "results.json").read_text())
     print(f"{'':<12}{'ms/step':>10}{'KiB sent/step':>16}{'MiB held':>12}")
     for name, row in results.items():

@@ -39,6 +39,8 @@ class BatchMaker:
         label_range: the labels of this worker.
         workers: batches are padded with empty documents to a multiple of it.
         negatives: see ``classifier``.
+        random_negatives: labels drawn at random into every batch's candidates.
+        seed: of the drawing.
         device: where the batch goes.
     """
 
@@ -48,24 +50,29 @@ class BatchMaker:
     workers: int
     negatives: str
     device: torch.device
+    random_negatives: int = 0
+    seed: int = 0
 
-    def epoch(self, order: np.ndarray, size: int, shortlists: np.ndarray) -> Iterator[Batch]:
+    def epoch(
+        self, order: np.ndarray, size: int, shortlists: np.ndarray, epoch: int
+    ) -> Iterator[Batch]:
         """Batches of ``size`` documents in ``order``; the next one is built in the background."""
         starts = range(0, len(order), size)
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            ahead = [pool.submit(self.make, order[:size], shortlists)]
+            ahead = [pool.submit(self.make, order[:size], shortlists, (epoch, 0))]
             for start in starts:
-                following = order[start + size : start + 2 * size]
+                stream, following = (epoch, start + size), order[start + size : start + 2 * size]
                 if len(following):
-                    ahead.append(pool.submit(self.make, following, shortlists))
+                    ahead.append(pool.submit(self.make, following, shortlists, stream))
                 yield ahead.pop(0).result()
 
-    def make(self, documents: np.ndarray, shortlists: np.ndarray) -> Batch:
+    def make(self, documents: np.ndarray, shortlists: np.ndarray, stream: tuple[int, int]) -> Batch:
         """One batch.
 
         Args:
             documents: int64 [n], document numbers.
             shortlists: int32 [N, k], −1 for none; may be memory-mapped.
+            stream: epoch and first place in it: what the drawing depends on besides the seed.
         """
         count = len(documents)
         padded = -(-count // self.workers) * self.workers
@@ -81,6 +88,16 @@ class BatchMaker:
                 self.device,
                 negatives=self.negatives,
                 documents=count,
+                drawn=self._drawn(stream),
             ),
             count,
         )
+
+    def _drawn(self, stream: tuple[int, int]) -> np.ndarray | None:
+        """int32: the labels drawn for one batch, the same on every worker."""
+        if self.random_negatives == 0 or self.negatives != "union":
+            return None
+        if self.random_negatives >= self.labels.num_columns:
+            return np.arange(self.labels.num_columns, dtype=np.int32)
+        random = np.random.default_rng([self.seed, *stream, 0xD4A3])
+        return random.integers(self.labels.num_columns, size=self.random_negatives, dtype=np.int32)

@@ -4,7 +4,9 @@ Each worker scores the whole global batch against the candidates of its own rang
 cross-entropy, and returns the gradient for the documents. Candidates are the labels that any
 document of the batch has or has on its shortlist:
 
-    negatives: union       every candidate is a negative for every document of the batch
+    negatives: union       every candidate is a negative for every document of the batch; labels
+                           drawn at random join the candidates, so that labels which no shortlist
+                           names are told what they are not
     negatives: shortlist   a document's negatives are those on its own shortlist (the paper's)
 
 Both are one dense product; ``shortlist`` masks it.
@@ -21,6 +23,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from ray_xml.config import Section
@@ -34,13 +37,22 @@ class ClassifierConfig(Section):
 
     Attributes:
         negatives: ``union`` or ``shortlist``, see the module's text.
+        random_negatives: labels drawn at random into the candidates of every batch, with
+            ``union``. None is all labels where there are at most 8,192, else 2,048.
         precision: of two of a step's three matrix products, the scores and the rows' gradient;
             weights, sums and everything else stay float32. ``auto`` is bfloat16 where the
             processor multiplies it natively.
     """
 
     negatives: Literal["union", "shortlist"] = "union"
+    random_negatives: int | None = Field(None, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    @property
+    def drawn(self) -> int:
+        """``random_negatives`` once it is known (``RunConfig.resolved``)."""
+        assert self.random_negatives is not None, "the config was not resolved against its data"
+        return self.random_negatives
 
 
 @dataclass(frozen=True)
@@ -48,12 +60,12 @@ class Candidates:
     """The labels of one range that a batch trains.
 
     Attributes:
-        rows: int64 [C], row numbers within the range, ascending.
+        rows: int64 [C], row numbers within the range, ascending; None is all of them.
         positives: int64 [P], positions row · C + column of the (document, label) pairs that hold.
         mask: float32 [B, C] of zeros and ones, or None when every entry counts.
     """
 
-    rows: Tensor
+    rows: Tensor | None
     positives: Tensor
     mask: Tensor | None
 
@@ -66,6 +78,7 @@ class Candidates:
         *,
         negatives: str,
         documents: int,
+        drawn: np.ndarray | None = None,
     ) -> Candidates:
         """Collects the candidates of one batch.
 
@@ -74,6 +87,7 @@ class Candidates:
             labels: the batch's true labels [B, L].
             documents: the leading rows that are documents; those behind are padding and get no
                 gradient.
+            drawn: int32, label numbers that join the candidates.
         """
         low, high = label_range
         own = (shortlist >= low) & (shortlist < high)
@@ -81,7 +95,10 @@ class Candidates:
         labels = labels.packed()
         held = (labels.ids >= low) & (labels.ids < high)
         positive_ids = labels.ids[held]
-        ids = np.unique(np.concatenate([listed, positive_ids]))
+        joined = [listed, positive_ids]
+        if drawn is not None:
+            joined.append(drawn[(drawn >= low) & (drawn < high)])
+        ids = np.unique(np.concatenate(joined))
         count = len(ids)
         places = labels.row_of_entry()[held] * count + np.searchsorted(ids, positive_ids)
         mask = None
@@ -93,8 +110,11 @@ class Candidates:
             mask = np.ones((len(shortlist), count), np.float32)
         if mask is not None:
             mask[documents:] = 0
+        rows = None
+        if count < high - low:
+            rows = torch.from_numpy(ids.astype(np.int64) - low).to(device)
         return Candidates(
-            torch.from_numpy(ids.astype(np.int64) - low).to(device),
+            rows,
             torch.from_numpy(places).to(device),
             None if mask is None else torch.from_numpy(mask).to(device),
         )
@@ -150,9 +170,11 @@ class Classifier:
             (this range's share of the loss, float32 scalar; its gradient at z, float32 [B, D]).
         """
         rows, low = candidates.rows, self.product_type
-        weight_CD, z_low_BD = self.weight.index_select(0, rows), z_BD.to(low)
+        weight_CD, bias_C, z_low_BD = self.weight, self.bias, z_BD.to(low)
+        if rows is not None:
+            weight_CD, bias_C = weight_CD.index_select(0, rows), bias_C.index_select(0, rows)
         logit_BC = (z_low_BD @ weight_CD.to(low).t()).float()
-        logit_BC += self.bias.index_select(0, rows)
+        logit_BC += bias_C
         positive_logits = logit_BC.view(-1)[candidates.positives]
         terms_BC = F.softplus(logit_BC)
         if candidates.mask is not None:

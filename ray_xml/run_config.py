@@ -152,15 +152,21 @@ class RunConfig(Section):
 
     def resolved(self, data: DataSet) -> RunConfig:
         """The config with every size that was left open derived from the data."""
-        shortlist, training = self.shortlist, self.training
+        shortlist, classifier, training = self.shortlist, self.classifier, self.training
         if shortlist.size is None:
             size = min(100, data.meta.num_labels)
             shortlist = shortlist.model_copy(update={"size": size})
+        if classifier.random_negatives is None:
+            labels = data.meta.num_labels
+            drawn = labels if labels <= 8192 else 2048
+            classifier = classifier.model_copy(update={"random_negatives": drawn})
         if training.batch_size is None:
             documents = data.meta.splits["train"].documents
             size = 2 ** max(5, min(8, int(math.log2(max(documents, 100) / 100))))
             training = training.model_copy(update={"batch_size": size})
-        return self.model_copy(update={"shortlist": shortlist, "training": training})
+        return self.model_copy(
+            update={"shortlist": shortlist, "classifier": classifier, "training": training}
+        )
 
     def identity(self) -> str:
         """A hash of every key that changes what an epoch computes."""

@@ -111,6 +111,8 @@ class Training:
             exchange.size,
             config.classifier.negatives,
             self.device,
+            config.classifier.drawn,
+            config.training.seed,
         )
         self.refresher = Refresher(
             self.encoder,
@@ -228,7 +230,7 @@ class Training:
         steps, done = -(-len(order) // size), 0
         losses: list[torch.Tensor] = []
         began, sent = time.perf_counter(), self.exchange.bytes_sent
-        for number, batch in enumerate(self.batches.epoch(order, size, lists)):
+        for number, batch in enumerate(self.batches.epoch(order, size, lists, epoch)):
             rate = settings.rate_at(epoch + number / steps)
             losses.append(self._step(batch, epoch, rate))
             done += batch.documents

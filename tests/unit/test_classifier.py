@@ -95,7 +95,9 @@ def test_candidates_are_the_labels_that_somebody_has_or_lists(negatives: str) ->
         for low, high in [(0, LABELS), (0, 6), (6, 13), (13, LABELS)]:
             made = candidates(step, (low, high), negatives)
             own = np.flatnonzero(mask[:, low:high].any(0))
-            assert made.rows.tolist() == own.tolist()
+            rows = own.tolist() if made.rows is None else made.rows.tolist()
+            assert rows == own.tolist()
+            assert (made.rows is None) == (len(own) == high - low)
             count = len(own)
             positive = np.zeros((BATCH, count))
             positive.reshape(-1)[made.positives.numpy()] = 1
@@ -192,3 +194,20 @@ def test_the_type_of_products() -> None:
     assert product_type("float32", CPU) == torch.float32
     assert product_type("bfloat16", CPU) == torch.bfloat16
     assert product_type("auto", CPU) in (torch.float32, torch.bfloat16)
+
+
+def test_drawn_labels_join_the_candidates_of_their_range() -> None:
+    lists = np.array([[0, 3], [5, -1]], np.int32)
+    rows = Csr.from_lists([[1], [5]], LABELS)
+    drawn = np.array([2, 2, 9, 0], np.int32)
+
+    def rows_of(label_range: tuple[int, int]) -> list[int]:
+        made = Candidates.build(
+            lists, rows, label_range, CPU, negatives="union", documents=2, drawn=drawn
+        )
+        assert made.rows is not None
+        return (made.rows + label_range[0]).tolist()
+
+    assert rows_of((0, LABELS)) == [0, 1, 2, 3, 5, 9]
+    assert rows_of((0, 6)) == [0, 1, 2, 3, 5]
+    assert rows_of((6, LABELS)) == [9]

@@ -1,0 +1,76 @@
+"""Batches: every document once an epoch, the same random labels on every worker."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ray_xml.batches import BatchMaker
+from ray_xml.partition import epoch_order
+from ray_xml.sparse import Csr
+
+DOCUMENTS, TOKENS, LABELS = 23, 40, 30
+
+
+def maker(label_range: tuple[int, int], *, workers: int = 1, drawn: int = 5) -> BatchMaker:
+    random = np.random.default_rng(0)
+    tokens = [sorted(random.choice(TOKENS, 4, replace=False).tolist()) for _ in range(DOCUMENTS)]
+    labels = [sorted(random.choice(LABELS, 2, replace=False).tolist()) for _ in range(DOCUMENTS)]
+    return BatchMaker(
+        Csr.from_lists(tokens, TOKENS, [[1.0] * 4] * DOCUMENTS),
+        Csr.from_lists(labels, LABELS),
+        label_range,
+        workers,
+        "union",
+        torch.device("cpu"),
+        drawn,
+        seed=1,
+    )
+
+
+SHORTLISTS = np.random.default_rng(1).integers(0, LABELS, (DOCUMENTS, 3), dtype=np.int32)
+
+
+def candidate_labels(made: BatchMaker, epoch: int) -> list[set[int]]:
+    low, high = made.label_range
+    order = epoch_order(DOCUMENTS, seed=1, epoch=epoch)
+    batches = made.epoch(order, 5, SHORTLISTS, epoch)
+    everything = list(range(low, high))
+    return [
+        set(everything if b.candidates.rows is None else (b.candidates.rows + low).tolist())
+        for b in batches
+    ]
+
+
+def test_every_document_comes_once_and_the_last_batch_is_padded() -> None:
+    order = epoch_order(DOCUMENTS, seed=1, epoch=0)
+    batches = list(maker((0, LABELS), workers=2).epoch(order, 5, SHORTLISTS, 0))
+    assert [batch.documents for batch in batches] == [5, 5, 5, 5, 3]
+    assert [len(batch.tokens.documents) for batch in batches] == [6, 6, 6, 6, 4]
+    seen = [n for b in batches for n in b.tokens.documents[: b.documents].tolist()]
+    assert seen == order.tolist()
+
+
+def test_candidates_of_ranges_together_are_those_of_one_worker() -> None:
+    whole = candidate_labels(maker((0, LABELS)), epoch=3)
+    low, high = candidate_labels(maker((0, 11)), 3), candidate_labels(maker((11, LABELS)), 3)
+    assert [a | b for a, b in zip(low, high, strict=True)] == whole
+
+
+def test_draws_differ_by_batch_and_epoch_and_repeat() -> None:
+    with_draws, without = maker((0, LABELS), drawn=6), maker((0, LABELS), drawn=0)
+
+    def draws(epoch: int) -> list[frozenset[int]]:
+        pairs = zip(
+            candidate_labels(with_draws, epoch), candidate_labels(without, epoch), strict=True
+        )
+        return [frozenset(more - fewer) for more, fewer in pairs]
+
+    assert draws(0) == draws(0)
+    assert draws(0) != draws(1)
+    assert len(set(draws(0))) > 1
+
+
+def test_as_many_draws_as_labels_are_all_labels() -> None:
+    for labels in candidate_labels(maker((0, LABELS), drawn=LABELS), 0):
+        assert labels == set(range(LABELS))
