@@ -26,7 +26,7 @@ _WIKIPEDIA = Propensity(0.5, 0.4)
 
 # Keys as `propensity_constants` normalises names. AmazonCat-13K and the smaller Wikipedia sets
 # (Wiki10-31K, WikiSeeAlso) are absent on purpose: the literature scores them with the default.
-_SIZES = ("131k", "670k", "13m", "3m")  # 13m: AmazonTitles-1.3M
+_SIZES = ("131k", "300k", "670k", "13m", "3m")  # 13m: AmazonTitles-1.3M
 _WIKIPEDIAS = ("wikipedia500k", "wikipedialarge500k", "wikititles500k", "wikilshtc325k")
 PROPENSITY_BY_DATA_SET: Mapping[str, Propensity] = {
     **dict.fromkeys((f"amazon{size}" for size in _SIZES), _AMAZON),
@@ -38,10 +38,11 @@ PROPENSITY_BY_DATA_SET: Mapping[str, Propensity] = {
 def propensity_constants(data_set: str) -> Propensity:
     """A and B for a data set of the Extreme Classification Repository, else the default.
 
-    Case, punctuation and a leading ``LF-`` do not matter: "LF-AmazonTitles-131K" and
+    Case, punctuation and a leading ``LF-`` or ``MM-`` do not matter: "LF-AmazonTitles-131K" and
     "lf_amazontitles_131k" are the same set.
     """
-    name = re.sub(r"[^a-z0-9]", "", data_set.lower()).removeprefix("lf")
+    name = re.sub(r"[^a-z0-9]", "", data_set.lower())
+    name = name.removeprefix("lf").removeprefix("mm")
     return PROPENSITY_BY_DATA_SET.get(name, DEFAULT_PROPENSITY)
 
 

@@ -261,7 +261,7 @@ class Training:
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {float(loss)} at step {step} of epoch {epoch + 1}; "
-                "the last checkpoint is good: lower training.rate and start a new run"
+                "checkpoints of earlier epochs are good; lower training.rate and start a new run"
             )
 
     # ---- what is kept and told ---------------------------------------------------------------
