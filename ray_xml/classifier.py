@@ -162,7 +162,7 @@ class Classifier:
         cross-entropy; its gradient is formed directly as σ(x) − y.
 
         Args:
-            z_BD: float32 [B, D], embeddings of the global batch.
+            z_BD: float32 or ``product_type`` [B, D], embeddings of the global batch.
             documents: how many of the B rows are documents.
             rate: the learning rate.
 

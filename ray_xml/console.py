@@ -111,6 +111,8 @@ class Watcher:
             text += f"  {event['done']:,}/{event['total']:,}"
         if event["docs_per_second"]:
             text += f"  {event['docs_per_second']:,.0f} docs/s"
+        if event.get("loss") is not None:
+            text += f"  loss {event['loss']:.3f}"
         left = self._seconds_left(event)
         return text if left is None else f"{text}  about {_time(left)} left"
 

@@ -41,12 +41,15 @@ class EncoderConfig(Section):
         tokens: where the token table comes from: ``svd`` of the training matrix, ``random``, or
             the path of an .npy file, float [V, D].
         token_scale: factor on the token table (see ``token_table``).
+        rate_factor: the encoder's learning rate over ``training.rate``. Below 1 where labels have
+            few documents each: training then bends the space away from what words alone say.
     """
 
     dim: int = Field(300, ge=2, le=8192)
     dropout: float = Field(0.3, ge=0.0, lt=1.0)
     tokens: str = "svd"
     token_scale: float = Field(1.0, gt=0.0)
+    rate_factor: float = Field(1.0, ge=0.0)
 
 
 @dataclass(frozen=True)
@@ -150,15 +153,19 @@ class Encoder:
 
         Args:
             gradient_bD: float32 [b, D], the loss's gradient at ``z_bD``.
-            rate: the learning rate.
+            rate: the learning rate, before ``rate_factor``.
         """
+        rate *= self.config.rate_factor
         gradients = torch.autograd.grad(z_bD, [u_bD, self.weight, self.bias], gradient_bD)
         dim = self.config.dim
-        block = self.exchange.sum_(torch.cat([gradients[1].reshape(-1), gradients[2]]))
-        self.weight_adam.step(None, block[: dim * dim].view(dim, dim), rate)
-        self.bias_adam.step(None, block[dim * dim :], rate)
+        block = torch.cat([gradients[1].reshape(-1), gradients[2]])
+        # The block's gradient travels while the table is updated.
+        wait_for_block = self.exchange.begin_sum(block)
         u_grad_Bd = self.exchange.rows_to_columns(gradients[0])
         self.table_adam.step(batch.tokens, sum_bags(u_grad_Bd, batch.backward), rate)
+        wait_for_block()
+        self.weight_adam.step(None, block[: dim * dim].view(dim, dim), rate)
+        self.bias_adam.step(None, block[dim * dim :], rate)
 
     @torch.no_grad()
     def _power_step(self) -> None:

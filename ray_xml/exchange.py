@@ -11,6 +11,8 @@ b = B / size documents of this rank, d columns of this rank.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -42,6 +44,18 @@ class Exchange:
             dist.all_reduce(x)
             self._count(2 * x.numel() * (self.size - 1) // self.size, x)
         return x
+
+    def begin_sum(self, x: Tensor) -> Callable[[], None]:
+        """As ``sum_``, but goes on at once; ``x`` holds the sum after the returned call."""
+        if not self.active:
+            return lambda: None
+        work = dist.all_reduce(x, async_op=True)
+        self._count(2 * x.numel() * (self.size - 1) // self.size, x)
+
+        def wait() -> None:
+            work.wait()
+
+        return wait
 
     def gather_rows(self, x_bD: Tensor) -> Tensor:
         """[B, D]: the rows of every rank, in rank order."""

@@ -9,9 +9,9 @@ loop; see ``exchange`` for what they share.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ray_xml.batches import Batch, BatchMaker
 from ray_xml.checkpoint import epochs_in
 from ray_xml.classifier import Classifier
 from ray_xml.encoder import Encoder
+from ray_xml.epoch_report import Clock, Report, report
 from ray_xml.errors import TrainingError
 from ray_xml.exchange import Exchange
 from ray_xml.ranges import Ranges
@@ -34,39 +35,6 @@ from ray_xml.store import DataSet
 from ray_xml.token_table import token_table
 
 Event = Callable[[dict[str, Any]], None]
-
-
-@dataclass
-class Report:
-    """One epoch, as one line of metrics.jsonl.
-
-    Attributes:
-        line: JSON-ready values: epoch, loss, rate, seconds by phase, …
-        step_losses: float32 [steps], the loss of every step of the epoch.
-    """
-
-    line: dict[str, Any]
-    step_losses: np.ndarray
-
-
-@dataclass
-class _Clock:
-    """Seconds by phase since the last ``take``."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    _phase: str | None = None
-    _since: float = 0.0
-
-    def start(self, phase: str | None) -> None:
-        now = time.perf_counter()
-        if self._phase is not None:
-            self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
-        self._phase, self._since = phase, now
-
-    def take(self) -> dict[str, float]:
-        self.start(self._phase)
-        taken, self.seconds = self.seconds, {}
-        return {phase: round(value, 3) for phase, value in taken.items()}
 
 
 class Training:
@@ -94,7 +62,7 @@ class Training:
         self.config, self.data, self.folder = config, data, folder
         self.ranges, self.exchange, self.event = ranges, exchange, event
         self.device = torch.device(device)
-        self.clock = _Clock()
+        self.clock = Clock()
         self.clock.start("setup")
         rows, held = split_rows(data, config)
         train = data.split("train")
@@ -235,8 +203,10 @@ class Training:
             losses.append(self._step(batch, epoch, rate))
             done += batch.documents
             if number % 16 == 15 or number == steps - 1:
-                self._check(losses[-1], epoch, number)
-                self._progress("classifier", done, len(order), began)
+                # Summed first: every worker then goes on or stops alike.
+                loss = float(self.exchange.sum_(losses[-1].clone()))
+                self._check(loss, epoch, number)
+                self._progress("classifier", done, len(order), began, loss)
         vector = self.exchange.sum_(torch.stack(losses))
         self.state.step_losses = vector.cpu().numpy().astype(np.float32)
         self.state.docs_per_second = len(order) / (time.perf_counter() - began)
@@ -251,16 +221,17 @@ class Training:
 
     def _step(self, batch: Batch, epoch: int, rate: float) -> torch.Tensor:
         z_bD, u_bD = self.encoder.forward(batch.tokens, epoch)
-        z_BD = self.exchange.gather_rows(z_bD.detach())
+        # The classifier rounds embeddings to its products' type anyway: they travel in it.
+        z_BD = self.exchange.gather_rows(z_bD.detach().to(self.classifier.product_type))
         loss, gradient_BD = self.classifier.step(z_BD, batch.candidates, batch.documents, rate)
         gradient_bD = self.exchange.scatter_sum_rows(gradient_BD)
         self.encoder.backward(batch.tokens, z_bD, u_bD, gradient_bD, rate)
         return loss
 
-    def _check(self, loss: torch.Tensor, epoch: int, step: int) -> None:
-        if not torch.isfinite(loss):
+    def _check(self, loss: float, epoch: int, step: int) -> None:
+        if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss became {float(loss)} at step {step} of epoch {epoch + 1}; "
+                f"the loss became {loss} at step {step} of epoch {epoch + 1}; "
                 "checkpoints of earlier epochs are good; lower training.rate and start a new run"
             )
 
@@ -282,28 +253,9 @@ class Training:
         self.state.stored = True
 
     def _report(self) -> Report:
-        state, settings = self.state, self.config.training
         self.clock.start(None)
-        line: dict[str, Any] = {
-            "epoch": state.epoch,
-            "loss": round(float(state.step_losses.mean()), 5),
-            "rate": state.rate,
-            "docs_per_second": round(state.docs_per_second, 1),
-            "bytes_sent_per_step": round(state.bytes_per_step),
-            "seconds": self.clock.take(),
-            "memory_gib": round(self._memory() / 2**30, 3),
-        }
-        checked = state.validation
-        if checked is not None:
-            line |= {
-                "proxy_loss": round(state.proxy_loss, 5),
-                "shortlist_recall": round(checked.recall, 2),
-                "beta": checked.beta,
-                "validation": {key: round(value, 3) for key, value in checked.results.items()},
-                "best": {"epoch": state.best_epoch, "metric": settings.metric},
-            }
-            state.validation = None
-        return Report(line, state.step_losses)
+        memory = self._memory()
+        return report(self.state, self.config.training.metric, self.clock.take(), memory)
 
     def _memory(self) -> int:
         """Peak resident bytes over the workers and the label shards."""
@@ -313,7 +265,14 @@ class Training:
         workers = self.exchange.sum_(torch.tensor([float(own)], device=self.device))
         return int(workers.item()) + (self.ranges.peak_memory() if self.exchange.rank == 0 else 0)
 
-    def _progress(self, phase: str, done: int, total: int, began: float | None = None) -> None:
+    def _progress(
+        self,
+        phase: str,
+        done: int,
+        total: int,
+        began: float | None = None,
+        loss: float | None = None,
+    ) -> None:
         if self.exchange.rank == 0:
             rate = 0.0 if began is None else done / max(time.perf_counter() - began, 1e-9)
             self.event(
@@ -324,5 +283,6 @@ class Training:
                     "done": done,
                     "total": total,
                     "docs_per_second": round(rate, 1),
+                    "loss": loss,
                 }
             )

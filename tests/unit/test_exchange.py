@@ -31,13 +31,17 @@ def every_method() -> dict[str, np.ndarray]:
     low, high = even(DIM, size)[rank]
     whole = whole_batch()
     own_rows, own_columns = whole[rank * rows : (rank + 1) * rows], whole[:, low:high]
-    summed = part_of(rank, 3, 2)
+    summed, later = part_of(rank, 3, 2), part_of(rank, 3, 2)
     exchange.barrier()
+    wait = exchange.begin_sum(later)
+    gathered = exchange.gather_rows(own_rows)  # others may go on meanwhile
+    wait()
     return {
+        "begin_sum": later.numpy(),
         "rank, size": np.array([rank, size]),
         "sum_ result": exchange.sum_(summed).numpy(),
         "sum_ in place": summed.numpy(),
-        "gather_rows": exchange.gather_rows(own_rows).numpy(),
+        "gather_rows": gathered.numpy(),
         "gather_rows of a view": exchange.gather_rows(part_of(rank, 2, rows).t()).numpy(),
         "scatter_sum_rows": exchange.scatter_sum_rows(part_of(rank, BATCH, DIM)).numpy(),
         "columns_to_rows": exchange.columns_to_rows(own_columns, DIM).numpy(),
@@ -62,6 +66,7 @@ def test_every_method_is_the_obvious_one(groups: Groups, size: int) -> None:
         own_columns = slice(*even(DIM, size)[rank])
         expected = {
             "rank, size": np.array([rank, size]),
+            "begin_sum": summed,
             "sum_ result": summed,
             "sum_ in place": summed,
             "gather_rows": whole,

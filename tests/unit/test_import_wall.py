@@ -28,6 +28,7 @@ LAYERS = [
     ["ray_xml.ranges", "ray_xml.predictor", "ray_xml.prepare", "ray_xml.console"],
     ["ray_xml.refresh", "ray_xml.evaluation", "ray_xml.predict_io", "ray_xml.examples"],
     ["ray_xml.run_state"],
+    ["ray_xml.epoch_report"],
     ["ray_xml.training"],
     ["ray_xml.cluster"],  # and everything in it
     ["ray_xml.cli"],

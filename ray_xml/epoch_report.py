@@ -1,0 +1,74 @@
+"""What an epoch reports: one line of metrics.jsonl, and where its time went."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ray_xml.run_state import RunState
+
+
+@dataclass
+class Report:
+    """One epoch, as one line of metrics.jsonl.
+
+    Attributes:
+        line: JSON-ready values: epoch, loss, rate, seconds by phase, …
+        step_losses: float32 [steps], the loss of every step of the epoch.
+    """
+
+    line: dict[str, Any]
+    step_losses: np.ndarray
+
+
+@dataclass
+class Clock:
+    """Seconds by phase since the last ``take``; a phase lasts until the next one starts."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _phase: str | None = None
+    _since: float = 0.0
+
+    def start(self, phase: str | None) -> None:
+        now = time.perf_counter()
+        if self._phase is not None:
+            self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
+        self._phase, self._since = phase, now
+
+    def take(self) -> dict[str, float]:
+        self.start(self._phase)
+        taken, self.seconds = self.seconds, {}
+        return {phase: round(value, 3) for phase, value in taken.items()}
+
+
+def report(state: RunState, metric: str, seconds: dict[str, float], memory: int) -> Report:
+    """The report of the epoch that ``state`` has just stored; takes up its validation.
+
+    Args:
+        metric: what "best" means.
+        seconds: by phase, since the last report.
+        memory: peak resident bytes over workers and label shards.
+    """
+    line: dict[str, Any] = {
+        "epoch": state.epoch,
+        "loss": round(float(state.step_losses.mean()), 5),
+        "rate": state.rate,
+        "docs_per_second": round(state.docs_per_second, 1),
+        "bytes_sent_per_step": round(state.bytes_per_step),
+        "seconds": seconds,
+        "memory_gib": round(memory / 2**30, 3),
+    }
+    checked = state.validation
+    if checked is not None:
+        line |= {
+            "proxy_loss": round(state.proxy_loss, 5),
+            "shortlist_recall": round(checked.recall, 2),
+            "beta": checked.beta,
+            "validation": {key: round(value, 3) for key, value in checked.results.items()},
+            "best": {"epoch": state.best_epoch, "metric": metric},
+        }
+        state.validation = None
+    return Report(line, state.step_losses)
