@@ -8,6 +8,8 @@ result is the same for any number of workers up to rounding.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from ray_xml.partition import even
 from ray_xml.sparse import Csr
 
 _CPU = torch.device("cpu")
-_BLOCK = 8192
+_BLOCK, _STRIP = 8192, 80  # documents and columns at a time
 _EXTRA = 16  # oversampling p - D; Halko et al. advise 5 to 10, more costs little here
 
 
@@ -90,33 +92,72 @@ def svd_table(
     Column i is v_i · sqrt(N) / sqrt(s_1 · s_i): halfway (in logarithms) between plain vectors,
     where the first direction drowns the rest, and whitened ones, where noise counts as much as
     signal. Directions beyond the matrix's rank are zero.
+
+    Vectors of nearby singular values turn into each other at the slightest rounding, so the
+    arithmetic does not depend on the number of workers: whole blocks of documents are dealt out,
+    their sums are added in float64, and each process works with one thread.
     """
     width = min(dim + _EXTRA, features.num_columns)
-    own = features.slice(*even(features.num_rows, exchange.size)[exchange.rank])
     start = np.random.default_rng([seed, 0x54D]).standard_normal(
         (features.num_columns, width), np.float32
     )
-    basis = torch.linalg.qr(torch.from_numpy(start).to(device)).Q.contiguous()
-    for _ in range(passes):
-        image = torch.zeros_like(basis)
-        for _, block in own.blocks(_BLOCK):
-            tokens, turned = transposed_bags(block)
-            projected = sum_bags(basis, bags_of(block).to(device))
-            places = torch.from_numpy(tokens).to(device)
-            image[places] += sum_bags(projected, turned.to(device))
-        basis = torch.linalg.qr(exchange.sum_(image)).Q.contiguous()  # by rows: bags read rows
-    gram = torch.zeros(width, width, dtype=torch.float64, device=device)
-    for _, block in own.blocks(_BLOCK):
-        part = sum_bags(basis, bags_of(block).to(device)).double()
-        gram += part.t() @ part
-    squares, vectors = torch.linalg.eigh(exchange.sum_(gram))
-    keep = min(dim, width)
-    squares, vectors = squares.flip(0)[:keep], vectors.flip(1)[:, :keep]
-    singular = squares.clamp_min(0).sqrt()
-    # eigh leaves each vector's sign open: the largest entry is made positive.
-    table = (basis.double() @ vectors).float()
+    with _one_thread():
+        basis = _orthonormal(torch.from_numpy(start).to(device))
+        for _ in range(passes):
+            basis = _orthonormal(_times_gram(features, basis, exchange))
+        gram = torch.zeros(width, width, dtype=torch.float64, device=device)
+        for block in _own_blocks(features, exchange):
+            part = sum_bags(basis, bags_of(block).to(device)).double()
+            gram += part.t() @ part
+        squares, vectors = torch.linalg.eigh(exchange.sum_(gram))
+        keep = min(dim, width)
+        squares, vectors = squares.flip(0)[:keep], vectors.flip(1)[:, :keep]
+        singular = squares.clamp_min(0).sqrt()
+        # eigh leaves each vector's sign open: the largest entry is made positive.
+        table = (basis.double() @ vectors).float()
     largest = table.gather(0, table.abs().argmax(0, keepdim=True)).sign()
     alive = singular > singular[0] * 1e-5
     scale = torch.where(alive, features.num_rows**0.5 * (singular[0] * singular).rsqrt(), 0.0)
     table = table * largest * scale.float()
     return torch.nn.functional.pad(table, (0, dim - keep))
+
+
+def _times_gram(features: Csr, basis: Tensor, exchange: Exchange) -> Tensor:
+    """float32 [V, p]: XᵀX · basis over all workers, a few columns at a time.
+
+    Narrow strips bound the float64 scratch, and the sparse sums run faster on them.
+    """
+    image = torch.empty_like(basis)
+    for low in range(0, basis.shape[1], _STRIP):
+        strip = basis[:, low : low + _STRIP].contiguous()
+        sums = torch.zeros(strip.shape, dtype=torch.float64, device=strip.device)
+        for block in _own_blocks(features, exchange):
+            tokens, turned = transposed_bags(block)
+            projected = sum_bags(strip, bags_of(block).to(strip.device))
+            places = torch.from_numpy(tokens).to(strip.device)
+            sums[places] += sum_bags(projected, turned.to(strip.device))
+        image[:, low : low + _STRIP] = exchange.sum_(sums)
+    return image
+
+
+def _own_blocks(features: Csr, exchange: Exchange) -> Iterator[Csr]:
+    """This rank's blocks of documents; block borders are the same for any number of workers."""
+    for start, block in features.blocks(_BLOCK):
+        if start // _BLOCK % exchange.size == exchange.rank:
+            yield block
+
+
+def _orthonormal(x: Tensor) -> Tensor:
+    """An orthonormal basis of the columns of ``x``, stored by rows, as bags read them."""
+    orthonormal: Tensor = torch.linalg.qr(x).Q
+    return orthonormal.contiguous()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
