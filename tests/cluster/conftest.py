@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from runs import Run, both_config, start
+from small_runs import Run, both_config, start
 
 from ray_xml.cluster.session import NAMESPACE, set_environment
 from ray_xml.store import DataSet

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from processes import Command, ray_xml, wait_for
-from runs import Run, assert_same_checkpoint, both_config
+from small_runs import Run, assert_same_checkpoint, both_config
 
 from ray_xml.config import dump_config
 from ray_xml.predictor import Predictor

@@ -10,8 +10,8 @@ import pytest
 import ray
 import torch
 from made import NUM_LABELS, local_ranges, make_config
-from runs import shard_actors
 from safetensors.numpy import load_file
+from small_runs import shard_actors
 
 from ray_xml.cluster.label_shards import LabelShards, ShardedRanges
 from ray_xml.cluster.session import Shares

@@ -11,7 +11,7 @@ import pytest
 import ray
 import ray.train
 from processes import ray_xml
-from runs import both_config
+from small_runs import both_config
 
 from ray_xml.cluster import session, trainer
 from ray_xml.cluster.trainer import train

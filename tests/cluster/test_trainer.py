@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import Run, assert_same_checkpoint, both_config, shard_actors, start, tensors
+from small_runs import Run, assert_same_checkpoint, both_config, shard_actors, start, tensors
 
 from ray_xml import checkpoint
 from ray_xml.evaluation import METRICS
