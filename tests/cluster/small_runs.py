@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +100,15 @@ def assert_same_checkpoint(left: RunFolder, right: RunFolder, epoch: int) -> Non
     )
     for key in ("beta", "best_epoch", "best_value", "validation", "adam_steps", "with_proxies"):
         assert first[key] == second[key], key
+
+
+def no_shard_stays(before: Iterable[str] = ()) -> bool:
+    """Whether shards other than ``before`` are gone within ten seconds: an end takes a moment."""
+    for _ in range(100):
+        if not set(shard_actors()) - set(before):
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def shard_actors() -> list[str]:

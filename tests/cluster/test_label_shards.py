@@ -11,7 +11,7 @@ import ray
 import torch
 from made import NUM_LABELS, local_ranges, make_config
 from safetensors.numpy import load_file
-from small_runs import shard_actors
+from small_runs import no_shard_stays, shard_actors
 
 from ray_xml.cluster.label_shards import LabelShards, ShardedRanges
 from ray_xml.cluster.session import Shares
@@ -66,7 +66,7 @@ def both(cluster: None, data: DataSet, embeddings: np.ndarray) -> Iterator[Both]
             ranges.flush()
             ranges.index_rows()
         yield made
-    assert shard_actors() == []
+    assert no_shard_stays()
 
 
 def test_pair_sums(both: Both) -> None:
@@ -139,7 +139,7 @@ def test_shards_end_when_their_run_fails(cluster: None, data: DataSet) -> None:
 
     with pytest.raises(KeyError):
         fail()
-    assert set(shard_actors()) == before
+    assert no_shard_stays(before)
 
 
 def test_a_shard_that_cannot_start_says_why(cluster: None, data: DataSet, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_shard_that_cannot_start_says_why(cluster: None, data: DataSet, tmp_pa
         LabelShards(gone, SHARES) as shards,
     ):
         shards.names()
-    assert set(shard_actors()) == before
+    assert no_shard_stays(before)
 
 
 def test_a_block_of_another_cycle_is_refused(both: Both, embeddings: np.ndarray) -> None:

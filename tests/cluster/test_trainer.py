@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_runs import Run, assert_same_checkpoint, both_config, shard_actors, start, tensors
+from small_runs import Run, assert_same_checkpoint, both_config, no_shard_stays, start, tensors
 
 from ray_xml import checkpoint
 from ray_xml.evaluation import METRICS
@@ -40,7 +40,7 @@ def test_a_run_leaves_what_it_promises(straight: Run, data: DataSet) -> None:
         f"epoch-{epoch:04d}" for epoch in range(1, 17)
     }
     assert folder.config().data == str(data.path)
-    assert shard_actors() == []
+    assert no_shard_stays()
 
 
 def test_one_process_gives_the_same_as_five(straight: Run, data: DataSet, tmp_path: Path) -> None:
