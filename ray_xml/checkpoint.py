@@ -40,7 +40,7 @@ def folder_of(root: Path, epoch: int) -> Path:
 
 def begin(root: Path, epoch: int) -> Path:
     """Makes the empty temporary folder that the parts of ``epoch`` go into."""
-    folder = _temporary(root, epoch)
+    folder = temporary(root, epoch)
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
@@ -48,11 +48,7 @@ def begin(root: Path, epoch: int) -> Path:
 
 
 def temporary(root: Path, epoch: int) -> Path:
-    """The folder that ``begin`` made, for the other writers."""
-    return _temporary(root, epoch)
-
-
-def _temporary(root: Path, epoch: int) -> Path:
+    """The folder that ``begin`` makes, for the other writers."""
     return root / f".{_PREFIX}{epoch:04d}.unfinished"
 
 
@@ -70,7 +66,7 @@ def save_part(
 
 def finish(root: Path, epoch: int, manifest: Mapping[str, Any]) -> Path:
     """Adds the manifest and gives the folder its final name."""
-    folder, final = _temporary(root, epoch), folder_of(root, epoch)
+    folder, final = temporary(root, epoch), folder_of(root, epoch)
     parts = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
     whole = {"format_version": FORMAT_VERSION, "epoch": epoch, **manifest, "parts": parts}
     write_json(folder / "manifest.json", whole)

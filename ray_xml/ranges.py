@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ray_xml.label_range import LabelRange
 from ray_xml.label_search import Found
-from ray_xml.partition import overlap
+from ray_xml.partition import Range, overlap
 from ray_xml.proxies import PairSums
 
 
@@ -76,8 +76,7 @@ class LocalRanges:
         for one in self._ranges:
             shared = overlap((first, first + len(weight)), (one.low, one.high))
             if shared:
-                part = slice(shared[0] - first, shared[1] - first)
-                one.add_rows(shared[0], weight[part], bias[part])
+                one.add_rows(*rows_within(shared, first, weight, bias))
 
     def index_rows(self) -> None:
         for one in self._ranges:
@@ -103,6 +102,14 @@ class LocalRanges:
 
     def peak_memory(self) -> int:
         return 0  # the process counts itself
+
+
+def rows_within(
+    shared: Range, first: int, weight: np.ndarray, bias: np.ndarray
+) -> tuple[int, np.ndarray, np.ndarray]:
+    """(first row, weight, bias) of the rows ``shared`` out of those that begin at ``first``."""
+    part = slice(shared[0] - first, shared[1] - first)
+    return shared[0], weight[part], bias[part]
 
 
 def sum_gradients(parts: list[tuple[Tensor, int]]) -> tuple[Tensor, int]:

@@ -29,7 +29,7 @@ from ray_xml.label_range import LabelRange
 from ray_xml.label_search import Found
 from ray_xml.partition import Range
 from ray_xml.proxies import PairSums
-from ray_xml.ranges import sum_gradients
+from ray_xml.ranges import rows_within, sum_gradients
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import split_rows
 from ray_xml.store import DataSet
@@ -143,8 +143,7 @@ class ShardedRanges:
         for actor, held in zip(self._actors, self._ranges, strict=True):
             shared = partition.overlap((first, first + len(weight)), held)
             if shared:
-                part = slice(shared[0] - first, shared[1] - first)
-                calls.append(actor.add_rows.remote(shared[0], weight[part], bias[part]))
+                calls.append(actor.add_rows.remote(*rows_within(shared, first, weight, bias)))
         self._send(calls)
 
     def index_rows(self) -> None:
