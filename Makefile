@@ -1,12 +1,15 @@
 # make demo   train on the docstrings of the installed packages, and show what was learned
 # make test   run the tests
 # make check  lint and types
+# make bench  compare with peers (omikuji, PECOS, napkinXC) on the data sets in data/, or
+#             DATA="folder folder"; options for benchmarks/peers.py in BENCH
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS ?= cpu,dev
+DATA ?= $(wildcard data/bibtex data/eurlex-4.3k data/tibkat-gnd data/wordnet-114k)
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -31,6 +34,9 @@ check: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.ready
+	$(BIN)/python benchmarks/peers.py $(BENCH) $(DATA)
 
 clean:
 	rm -rf data/demo runs/demo

@@ -30,7 +30,7 @@ from safetensors.numpy import save_file
 from ray_xml.errors import CheckpointError
 from ray_xml.partition import Range, overlap
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _PREFIX = "epoch-"
 
 

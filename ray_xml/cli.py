@@ -1,4 +1,4 @@
-"""The command line: ``ray-xml prepare | train | evaluate | predict | examples``.
+"""The command line: ``ray-xml prepare | train | evaluate | predict | export | examples``.
 
 Exit status: 0 done, 1 an error that the message explains, 2 a wrong call, 130 interrupted.
 Imports happen inside the commands, so that ``--help`` and wrong calls answer at once.
@@ -82,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--top-k", type=_positive, default=5)
     predict.add_argument("--out", metavar="FILE", help=".jsonl, .npz or .parquet")
     predict.set_defaults(command=_predict)
+
+    export = commands.add_parser("export", help="a small folder for prediction alone")
+    export.add_argument("run", help="a run folder")
+    export.add_argument("out", help="the folder to make; evaluate and predict take it as a run")
+    export.add_argument("--dtype", choices=("fp16", "int8"), default="int8")
+    export.set_defaults(command=_export)
 
     examples = commands.add_parser("examples", help="show some documents with their predictions")
     examples.add_argument("run", help="a run folder")
@@ -185,7 +191,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     documents = data.split(options.split).num_documents
     print(
         f"{options.split} split of {data.meta.name}: {documents:,} documents, "
-        f"model of epoch {predictor.manifest['epoch']}, β {predictor.beta:g}"
+        f"model of epoch {predictor.model.epoch}"
     )
     for kinds in (("P", "nDCG"), ("PSP", "PSnDCG"), ("R",)):
         keys = [key for key in METRICS if key.split("@")[0] in kinds]
@@ -212,6 +218,18 @@ def _predict(options: argparse.Namespace) -> int:
         )
     if options.out:
         print(f"{options.out}: {count:,} documents")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from ray_xml.export import export
+    from ray_xml.model import model_of_run
+
+    model = model_of_run(options.run)
+    size = export(model, Path(model.config.data), Path(options.out), options.dtype)
+    print(f"{options.out}: model of epoch {model.epoch} as {options.dtype}, {size / 1e6:,.1f} MB")
     return 0
 
 

@@ -169,7 +169,7 @@ def describe_epoch(line: dict[str, Any]) -> str:
     if checked:
         shown = ("P@1", "P@5", "PSP@5")
         text += "  validation " + " ".join(f"{key} {checked[key]:.2f}" for key in shown)
-        text += f"  shortlist recall {line['shortlist_recall']:.1f}  β {line['beta']:g}"
+        text += f"  candidate recall {line['candidate_recall']:.1f}"
     return text
 
 

@@ -5,6 +5,7 @@
     ├── InputError        a file a user handed over is wrong (carries file, line, column)
     ├── DataSetError      a prepared data-set folder is missing, damaged or not the one expected
     ├── CheckpointError   a run folder or checkpoint is missing, damaged or does not match
+    ├── ExportError       a model holds numbers that the wanted export cannot
     ├── TrainingError     training met a state it must not go on from (a NaN loss, a dead worker)
     └── ResourceError     the machine or cluster cannot hold what was asked for
 
@@ -43,6 +44,10 @@ class DataSetError(RayXmlError):
 
 class CheckpointError(RayXmlError):
     """A run folder or checkpoint is missing, damaged or does not match the run."""
+
+
+class ExportError(RayXmlError):
+    """A model holds numbers that the wanted export cannot."""
 
 
 class TrainingError(RayXmlError):

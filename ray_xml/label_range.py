@@ -177,16 +177,22 @@ class LabelRange:
         return whole
 
     def search(
-        self, embeddings: np.ndarray, k: int, sources: tuple[str, ...], both_scores: bool
+        self,
+        embeddings: np.ndarray,
+        k: int,
+        sources: tuple[str, ...],
+        both_scores: bool,
+        given: np.ndarray | None = None,
     ) -> Found:
         """The k best labels of this range for each document, from each source.
 
         Args:
             embeddings: float16 or float32 [n, D].
             both_scores: fill in the score of the source that did not name the label, too.
+            given: int32 [n, m], further labels to score, of any range.
         """
         z_nD = embeddings.astype(np.float32)
-        return search_indexes(z_nD, k, sources, self._proxies, self._rows, both_scores)
+        return search_indexes(z_nD, k, sources, self._proxies, self._rows, both_scores, given)
 
     def save_proxies(self, folder: Path, number: int) -> None:
         """Writes the range's proxies into a checkpoint being made."""

@@ -8,13 +8,16 @@ import numpy as np
 
 from ray_xml.shortlist import LabelIndex, best_k
 
+GIVEN = "given"
+
 
 @dataclass(frozen=True)
 class Found:
     """Candidate labels of a block of n documents, from one range or merged over all.
 
     Attributes:
-        labels: {source: int32 [n, k]}, best first under that source, −1 for none.
+        labels: {source: int32 [n, k]}, best first under that source, −1 for none. The source
+            ``GIVEN`` holds labels that were not found but handed in to be scored.
         cosines: {source: float32 [n, k]}, cosine to the label's proxy.
         logits: {source: float32 [n, k]}, the classifier's score; 0 where it was not asked for or
             the classifier has no rows yet (likewise ``cosines``).
@@ -29,6 +32,12 @@ class Found:
         """The k best over several ranges, source by source."""
         merged = Found({}, {}, {})
         for source in parts[0].labels:
+            if source == GIVEN:
+                # Each part scored those of its own range and left the others at zero.
+                merged.labels[source] = parts[0].labels[source]
+                merged.cosines[source] = sum_of([part.cosines[source] for part in parts])
+                merged.logits[source] = sum_of([part.logits[source] for part in parts])
+                continue
             labels = np.concatenate([part.labels[source] for part in parts], 1)
             cosines = np.concatenate([part.cosines[source] for part in parts], 1)
             logits = np.concatenate([part.logits[source] for part in parts], 1)
@@ -46,8 +55,14 @@ def search_indexes(
     proxies: LabelIndex | None,
     rows: LabelIndex | None,
     both_scores: bool,
+    given: np.ndarray | None = None,
 ) -> Found:
-    """Searches the proxies and/or the classifier rows of the same labels."""
+    """Searches the proxies and/or the classifier rows of the same labels.
+
+    Args:
+        given: int32 [n, m], further labels to score, −1 for none; those without a proxy or row
+            here get zeros.
+    """
     norms = np.sqrt(np.einsum("nd,nd->n", z_nD, z_nD))
     unit_nD = z_nD / np.maximum(norms, 1e-12)[:, None]
     found = Found({}, {}, {})
@@ -65,4 +80,25 @@ def search_indexes(
         found.labels[source] = named[places]
         found.cosines[source] = scores if source == "proxy" else across
         found.logits[source] = across if source == "proxy" else scores
+    if given is not None:
+        found.labels[GIVEN] = given
+        found.cosines[GIVEN] = _scores_of(proxies, unit_nD, given)
+        found.logits[GIVEN] = _scores_of(rows, extended, given)
     return found
+
+
+def sum_of(parts: list[np.ndarray]) -> np.ndarray:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def _scores_of(index: LabelIndex | None, queries: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """float32 [n, m]: the index's scores of the given labels, 0 for those not in it."""
+    if index is None or len(index.labels) == 0:
+        return np.zeros(given.shape, np.float32)
+    places = np.minimum(np.searchsorted(index.labels, given), len(index.labels) - 1)
+    held = index.labels[places] == given
+    scores = index.scores_at(queries, np.where(held, places, 0))
+    return np.where(held, scores, np.float32(0))

@@ -1,6 +1,6 @@
 """Prediction in one process, without Ray: documents' features in, labels and scores out.
 
-It answers as the label shards do during training, since both search and blend with the same
+It answers as the label shards do during training, since both search and score with the same
 functions.
 """
 
@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ray_xml import checkpoint
 from ray_xml.bags import bags_of, sum_bags
 from ray_xml.encoder import residual_block
-from ray_xml.errors import CheckpointError, DataSetError
+from ray_xml.errors import DataSetError
+from ray_xml.export import is_export, load_export
 from ray_xml.label_search import search_indexes
+from ray_xml.lexical import Lexical
+from ray_xml.model import Model, model_of_run
 from ray_xml.run_config import RunConfig
-from ray_xml.run_folder import RunFolder
 from ray_xml.scoring import candidates, top_k
 from ray_xml.shortlist import LabelIndex
 from ray_xml.sparse import Csr
@@ -41,53 +42,41 @@ class Predictions(NamedTuple):
 
 
 class Predictor:
-    """A trained model in memory.
+    """A trained model, ready to answer.
 
     Attributes:
-        num_features, num_labels: the model's widths.
-        config: the run's config.
-        manifest: the checkpoint's manifest.
+        model: what it answers with.
     """
 
-    def __init__(self, folder: Path, config: RunConfig) -> None:
-        manifest = checkpoint.read_manifest(folder)
-        if not manifest["with_proxies"]:
-            raise CheckpointError(f"{folder}: has no proxies yet, so it cannot predict")
-        self.config, self.manifest = config, manifest
-        self.num_features: int = manifest["num_features"]
-        self.num_labels: int = manifest["num_labels"]
-        self.beta = config.training.beta if manifest["beta"] is None else manifest["beta"]
-        dim: int = manifest["dim"]
-
-        def load(kind: str, name: str, size: int, axis: int = 0) -> np.ndarray:
-            return checkpoint.load_range(folder, kind, name, (0, size), axis=axis)
-
-        self._table = torch.from_numpy(load("tokens", "table", dim, 1))
-        weight = torch.from_numpy(load("encoder", "normalised_weight", dim))
-        self._block = (weight, torch.from_numpy(load("encoder", "bias", dim)))
-        proxies = load("proxies", "proxies", self.num_labels)
-        # Labels without a training document have a zero proxy and are never predicted.
-        known = np.flatnonzero(proxies.any(1)).astype(np.int32)
-        self._proxies = LabelIndex(known, proxies[known])
-        del proxies
-        rows = np.concatenate(
-            [
-                load("classifier", "weight", self.num_labels)[known],
-                load("classifier", "bias", self.num_labels)[known, None],
-            ],
-            axis=1,
-        )
-        self._rows = LabelIndex(known, rows)
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._lexical = Lexical(model.neighbors)
+        self._table = torch.from_numpy(model.table)
+        self._block = (torch.from_numpy(model.weight), torch.from_numpy(model.bias))
+        self._proxies = LabelIndex(model.labels, model.proxies)
+        self._rows = LabelIndex(model.labels, model.rows)
 
     @staticmethod
     def load(path: str | Path) -> Predictor:
-        """The best model of the run folder ``path``.
+        """The best model of the run folder ``path``, or the model exported to the folder.
 
         Raises:
             CheckpointError: no run, no checkpoint that can predict, or a damaged one.
         """
-        run = RunFolder(path)
-        return Predictor(run.model(), run.config())
+        return Predictor(load_export(Path(path)) if is_export(Path(path)) else model_of_run(path))
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's config."""
+        return self.model.config
+
+    @property
+    def num_features(self) -> int:
+        return self.model.num_features
+
+    @property
+    def num_labels(self) -> int:
+        return self.model.num_labels
 
     def encode(self, features: Csr) -> np.ndarray:
         """float32 [n, D]: document embeddings, rounded through float16 as in training."""
@@ -115,14 +104,26 @@ class Predictor:
 
     def predict_blocks(self, features: Csr, top: int = 5) -> Iterator[Predictions]:
         """As ``predict``, block by block in order, for inputs of any length."""
+        self._check(features)
+        for _, block in features.blocks(_BLOCK):
+            yield self._predict(block, top)
+
+    def _predict(self, features: Csr, top: int) -> Predictions:
         shortlist = self.config.shortlist
         size = max(shortlist.listed, top)
-        for _, block in features.blocks(_BLOCK):
-            z_nD = self.encode(block)
-            found = search_indexes(
-                z_nD, size, shortlist.sources, self._proxies, self._rows, both_scores=True
-            )
-            yield Predictions(*top_k(*candidates(found), self.beta, top))
+        answer = self._lexical.ask(features)
+        found = search_indexes(
+            self.encode(features),
+            size,
+            shortlist.sources,
+            self._proxies,
+            self._rows,
+            both_scores=True,
+            given=answer.votes.labels,
+        )
+        evidence = candidates(found, answer)
+        scores = self.model.blend.scores(evidence, self._lexical.label_counts)
+        return Predictions(*top_k(evidence.labels, scores, top))
 
     def _check(self, features: Csr) -> None:
         if features.num_columns != self.num_features:

@@ -19,6 +19,9 @@ from ray_xml.label_search import Found
 from ray_xml.partition import Range, overlap
 from ray_xml.proxies import PairSums
 
+# What is searched for: a key, float16 embeddings [n, D], and int32 [n, m] further labels to score.
+Block = tuple[int, np.ndarray, np.ndarray | None]
+
 
 class Ranges(Protocol):
     """All label ranges together, wherever they live: what a training worker asks of them.
@@ -38,7 +41,7 @@ class Ranges(Protocol):
     def index_rows(self) -> None: ...
     def search(
         self,
-        blocks: Iterable[tuple[int, np.ndarray]],
+        blocks: Iterable[Block],
         k: int,
         sources: tuple[str, ...],
         both_scores: bool,
@@ -84,13 +87,13 @@ class LocalRanges:
 
     def search(
         self,
-        blocks: Iterable[tuple[int, np.ndarray]],
+        blocks: Iterable[Block],
         k: int,
         sources: tuple[str, ...],
         both_scores: bool,
     ) -> Iterator[tuple[int, Found]]:
-        for key, embeddings in blocks:
-            found = [one.search(embeddings, k, sources, both_scores) for one in self._ranges]
+        for key, embeddings, given in blocks:
+            found = [one.search(embeddings, k, sources, both_scores, given) for one in self._ranges]
             yield key, Found.merge(found, k)
 
     def save_proxies(self, folder: Path) -> None:

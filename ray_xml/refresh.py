@@ -3,7 +3,7 @@
     encode      every training document, in blocks of fixed size, on the worker that owns it
     proxies     fitted to those embeddings over all label ranges
     shortlists  of the training documents, into one memory-mapped file
-    validation  recall of the shortlist, the choice of β, the metrics
+    validation  recall of the candidates, the fit of the score, the metrics
 
 Block borders do not depend on the number of workers, so a block's arithmetic is the same
 whoever does it.
@@ -18,20 +18,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ray_xml import proxies
+from ray_xml import blend, proxies
+from ray_xml.blend import Blend, Evidence
 from ray_xml.classifier import Classifier
 from ray_xml.encoder import Encoder
 from ray_xml.exchange import Exchange
 from ray_xml.label_search import Found
+from ray_xml.lexical import Answer, Lexical
 from ray_xml.metrics import MetricSums
-from ray_xml.ranges import Ranges
+from ray_xml.ranges import Block, Ranges
 from ray_xml.scoring import candidates, top_k
 from ray_xml.shortlist import ShortlistConfig
 from ray_xml.sparse import Csr
 
 BLOCK = 2048  # documents encoded and searched at a time
 _ROW_BLOCK = 65536  # classifier rows sent at a time
-BETAS = tuple(step / 10 for step in range(11))
 
 Progress = Callable[[str, int, int], None]  # phase, documents done, documents in all
 
@@ -41,14 +42,16 @@ class Validation:
     """What the validation documents say of the model as it stands.
 
     Attributes:
-        beta: the best weight of the classifier under the metric asked for.
-        results: metrics at that β, in percent.
-        recall: share of the true (document, label) pairs that are on the shortlist, in percent.
+        blend: the score fitted to them.
+        results: metrics under it, in percent.
+        recall: share of the true (document, label) pairs that the dense search found, in percent.
+        candidate_recall: likewise, with the neighbours' labels among the candidates.
     """
 
-    beta: float
+    blend: Blend
     results: dict[str, float]
     recall: float
+    candidate_recall: float
 
 
 class Refresher:
@@ -62,6 +65,7 @@ class Refresher:
         exchange: Exchange,
         proxy_config: proxies.ProxyConfig,
         shortlist_config: ShortlistConfig,
+        counts: np.ndarray,
         *,
         seed: int,
         progress: Progress,
@@ -69,6 +73,7 @@ class Refresher:
         self.encoder, self.classifier, self.ranges = encoder, classifier, ranges
         self.exchange, self.seed, self.progress = exchange, seed, progress
         self.proxy_config, self.shortlist_config = proxy_config, shortlist_config
+        self.counts = counts
 
     def own_blocks(self, features: Csr, phase: str) -> Iterator[tuple[int, np.ndarray]]:
         """(first document, float16 [n, D]) for this rank's blocks of all documents.
@@ -127,51 +132,79 @@ class Refresher:
                 file.truncate(4 * width * features.num_rows)
         self.exchange.barrier()
         lists = np.memmap(path, np.int32, "r+", shape=(features.num_rows, width))
-        for first, found in self._search(features, "shortlist", both_scores=False):
-            labels = candidates(found)[0]
+        blocks = ((first, z_nD, None) for first, z_nD in self.own_blocks(features, "shortlist"))
+        listed, sources = self.shortlist_config.listed, self.shortlist_config.sources
+        for first, found in self.ranges.search(blocks, listed, sources, False):
+            labels = candidates(found).labels
             lists[first : first + len(labels)] = labels
         lists.flush()
         self.exchange.barrier()
 
     def validate(
-        self, features: Csr, labels: Csr, sums: MetricSums, metric: str, beta: float | None
+        self, features: Csr, labels: Csr, lexical: Lexical, sums: MetricSums
     ) -> Validation:
-        """Scores held-out documents at every β and keeps the best, or just at ``beta``."""
-        betas = BETAS if beta is None else (beta,)
-        empty = np.zeros_like(sums.as_array())
-        totals = [sums.from_array(empty) for _ in betas]
-        hits = pairs = 0
-        for first, found in self._search(features, "validate", both_scores=True):
-            listed, by_classifier, by_proxy = candidates(found)
-            truth = labels.slice(first, first + len(listed)).packed()
-            hits += _count_hits(listed, truth)
-            pairs += truth.nnz
-            for total, weight in zip(totals, betas, strict=True):
-                best = top_k(listed, by_classifier, by_proxy, weight, max(sums.ks))[0]
-                total.update(best, truth)
-        stacked = torch.from_numpy(np.concatenate([[hits, pairs], *(t.as_array() for t in totals)]))
-        together = self.exchange.sum_(stacked.to(self.encoder.device)).cpu().numpy()
-        each = np.split(together[2:], len(betas))
-        results = [sums.from_array(vector).result() for vector in each]
-        chosen = max(range(len(betas)), key=lambda i: results[i][metric])
+        """Fits the score to held-out documents' candidates, and measures it on them.
+
+        Few numbers are fitted to many candidates, so the metrics are barely flattered.
+        """
+        blocks: list[tuple[Evidence, np.ndarray, Csr]] = []
+        counted = np.zeros(3)  # found by the dense search, among all candidates, true pairs
+        for first, found, answer in self._with_answers(features, lexical):
+            evidence = candidates(found, answer)
+            truth = labels.slice(first, first + len(evidence.labels)).packed()
+            is_true = true_candidates(evidence.labels, truth)
+            dense = np.concatenate([found.labels[s] for s in self.shortlist_config.sources], 1)
+            counted += [count_hits(dense, truth), is_true.sum(), truth.nnz]
+            blocks.append((evidence, is_true, truth))
+
+        def examples() -> list[tuple[np.ndarray, np.ndarray]]:
+            found = []
+            for evidence, is_true, _ in blocks:
+                there = evidence.labels >= 0
+                found.append((evidence.features(self.counts)[there], is_true[there]))
+            return found
+
+        fitted = blend.fit(examples(), self._add_up)
+        total = sums.from_array(np.zeros_like(sums.as_array()))
+        for evidence, _, truth in blocks:
+            scores = fitted.scores(evidence, self.counts)
+            total.update(top_k(evidence.labels, scores, max(sums.ks))[0], truth)
+        together = self._add_up(np.concatenate([counted, total.as_array()]))
+        recalls = 100.0 * together[:2] / max(together[2], 1.0)
         return Validation(
-            betas[chosen], results[chosen], 100.0 * together[0] / max(together[1], 1.0)
+            fitted, sums.from_array(together[3:]).result(), float(recalls[0]), float(recalls[1])
         )
 
-    def _search(
-        self, features: Csr, phase: str, *, both_scores: bool
-    ) -> Iterator[tuple[int, Found]]:
-        return self.ranges.search(
-            self.own_blocks(features, phase),
-            self.shortlist_config.listed,
-            self.shortlist_config.sources,
-            both_scores,
-        )
+    def _with_answers(self, features: Csr, lexical: Lexical) -> Iterator[tuple[int, Found, Answer]]:
+        """(first document, what the dense and the sparse search found) for this rank's blocks."""
+        answers: dict[int, Answer] = {}
+
+        def blocks() -> Iterator[Block]:
+            for first, z_nD in self.own_blocks(features, "validate"):
+                answers[first] = lexical.ask(features.slice(first, first + len(z_nD)))
+                yield first, z_nD, answers[first].votes.labels
+
+        listed, sources = self.shortlist_config.listed, self.shortlist_config.sources
+        for first, found in self.ranges.search(blocks(), listed, sources, True):
+            yield first, found, answers.pop(first)
+
+    def _add_up(self, own: np.ndarray) -> np.ndarray:
+        """The sum of a float64 vector over all workers."""
+        tensor = torch.from_numpy(np.asarray(own, np.float64)).to(self.encoder.device)
+        return np.asarray(self.exchange.sum_(tensor).cpu().numpy())
 
 
-def _count_hits(listed: np.ndarray, truth: Csr) -> int:
-    """How many true pairs are among each document's listed labels."""
+def count_hits(listed: np.ndarray, truth: Csr) -> int:
+    """How many true pairs are among each document's listed labels, however often listed."""
     width = truth.num_columns
     rows = np.arange(len(listed))[:, None] * width
     named = (rows + listed)[listed >= 0]
     return int(np.isin(truth.row_of_entry() * width + truth.ids, named).sum())
+
+
+def true_candidates(listed: np.ndarray, truth: Csr) -> np.ndarray:
+    """bool [n, m]: which of each document's listed labels are true ones."""
+    width = truth.num_columns
+    keys = np.arange(len(listed))[:, None] * width + listed
+    found = np.isin(keys, truth.row_of_entry() * width + truth.ids)
+    return np.asarray(found & (listed >= 0))

@@ -17,6 +17,7 @@ from ray_xml.classifier import ClassifierConfig
 from ray_xml.config import Section
 from ray_xml.encoder import EncoderConfig
 from ray_xml.errors import ConfigError, DataSetError
+from ray_xml.neighbors import NeighborsConfig
 from ray_xml.proxies import ProxyConfig
 from ray_xml.shortlist import ShortlistConfig
 from ray_xml.store import DataSet
@@ -66,10 +67,10 @@ class TrainingConfig(Section):
             epochs; ``constant``.
         decay_epoch: see ``schedule``.
         cycle_epochs: epochs from one refresh of proxies and shortlists to the next.
-        validation: share of train set aside to choose β and the best checkpoint. 0 uses all of
-            train: then β is ``beta`` and the last checkpoint counts as the best.
+        validation: share of train set aside to fit the score and choose the best checkpoint. 0
+            uses all of train: then the score is ``blend.DEFAULT`` and the last checkpoint counts
+            as the best.
         metric: what "best" means: a key of the metrics, such as P@1, nDCG@5 or PSP@5.
-        beta: the classifier's weight in the score, where none can be chosen.
         keep_checkpoints: how many of the newest checkpoints stay, besides the best.
         seed: of everything random.
     """
@@ -82,7 +83,6 @@ class TrainingConfig(Section):
     cycle_epochs: int = Field(2, ge=1)
     validation: float = Field(0.03, ge=0, lt=1)
     metric: str = "nDCG@5"
-    beta: float = Field(0.75, ge=0, le=1)
     keep_checkpoints: int = Field(1, ge=1)
     seed: int = Field(0, ge=0)
 
@@ -146,6 +146,7 @@ class RunConfig(Section):
     encoder: EncoderConfig = EncoderConfig()
     proxy: ProxyConfig = ProxyConfig()
     shortlist: ShortlistConfig = ShortlistConfig()
+    neighbors: NeighborsConfig = NeighborsConfig()
     classifier: ClassifierConfig = ClassifierConfig()
     training: TrainingConfig = TrainingConfig()
     resources: ResourcesConfig = ResourcesConfig()

@@ -5,6 +5,7 @@ metrics.jsonl    one line an epoch
 losses/          the loss of every step, one .npy an epoch
 checkpoints/     see ``checkpoint``
 shortlists/      the current cycle's shortlists
+neighbors.safetensors  the training documents, cut, as the sparse channel searches them
 progress.json    what is going on right now (while a run is going on)
 """
 
@@ -30,6 +31,7 @@ class RunFolder:
         self.config_file = self.path / "config.yaml"
         self.metrics_file = self.path / "metrics.jsonl"
         self.progress_file = self.path / "progress.json"
+        self.neighbors_file = self.path / "neighbors.safetensors"
         self.checkpoints = self.path / "checkpoints"
 
     def begin(self, config: RunConfig) -> int:

@@ -92,7 +92,7 @@ def save_state(
                 "workers": exchange.size,
                 "best_epoch": state.best_epoch,
                 "best_value": state.best_value if math.isfinite(state.best_value) else None,
-                "beta": None if checked is None else checked.beta,
+                "blend": None if checked is None else checked.blend.as_dict(),
                 "validation": results,
                 "with_proxies": ranges is not None,
                 "adam_steps": {

@@ -20,12 +20,16 @@ import torch
 
 from ray_xml import partition
 from ray_xml.batches import Batch, BatchMaker
+from ray_xml.blend import DEFAULT
 from ray_xml.checkpoint import epochs_in
 from ray_xml.classifier import Classifier
 from ray_xml.encoder import Encoder
 from ray_xml.epoch_report import Clock, Report, report
 from ray_xml.errors import TrainingError
 from ray_xml.exchange import Exchange
+from ray_xml.lexical import Lexical
+from ray_xml.model import save_neighbors
+from ray_xml.neighbors import Neighbors
 from ray_xml.ranges import Ranges
 from ray_xml.refresh import Refresher, Validation
 from ray_xml.run_config import RunConfig
@@ -72,6 +76,7 @@ class Training:
         self.sums = metric_sums(data, config.dataset)
         self.state = RunState(epoch=0)
         self.encoder, self.classifier = self._build()
+        self.lexical = self._index_documents()
         self.batches = BatchMaker(
             self.features,
             self.labels,
@@ -89,6 +94,7 @@ class Training:
             exchange,
             config.proxy,
             config.shortlist,
+            self.label_counts,
             seed=config.training.seed,
             progress=self._progress,
         )
@@ -125,6 +131,13 @@ class Training:
         if resume:
             self.state = load_state(checkpoints, encoder, classifier, self.data)
         return encoder, classifier
+
+    def _index_documents(self) -> Lexical:
+        """The sparse channel: needed here for validation, and by the run's predictors."""
+        neighbors = Neighbors.build(self.config.neighbors, self.features, self.labels)
+        if self.exchange.rank == 0:
+            save_neighbors(self.folder, neighbors)
+        return Lexical(neighbors)
 
     def epochs(self) -> Iterator[Report]:
         """Trains to the last epoch, yielding a report after each one that is safely stored."""
@@ -167,11 +180,11 @@ class Training:
     def _validate(self) -> None:
         settings = self.config.training
         if self.held_features.num_rows == 0:
-            self.state.validation = Validation(settings.beta, {}, float("nan"))
+            self.state.validation = Validation(DEFAULT, {}, float("nan"), float("nan"))
             self.state.best_epoch = self.state.epoch
             return
         found = self.refresher.validate(
-            self.held_features, self.held_labels, self.sums, settings.metric, None
+            self.held_features, self.held_labels, self.lexical, self.sums
         )
         self.state.validation = found
         if found.results[settings.metric] > self.state.best_value:

@@ -29,7 +29,7 @@ from ray_xml.label_range import LabelRange
 from ray_xml.label_search import Found
 from ray_xml.partition import Range
 from ray_xml.proxies import PairSums
-from ray_xml.ranges import rows_within, sum_gradients
+from ray_xml.ranges import Block, rows_within, sum_gradients
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import split_rows
 from ray_xml.store import DataSet
@@ -151,15 +151,15 @@ class ShardedRanges:
 
     def search(
         self,
-        blocks: Iterable[tuple[int, np.ndarray]],
+        blocks: Iterable[Block],
         k: int,
         sources: tuple[str, ...],
         both_scores: bool,
     ) -> Iterator[tuple[int, Found]]:
         under_way: deque[tuple[int, list[Any]]] = deque()
-        for key, embeddings in blocks:
-            block = ray.put(embeddings)
-            calls = [a.search.remote(block, k, sources, both_scores) for a in self._actors]
+        for key, embeddings, given in blocks:
+            block, labels = ray.put(embeddings), ray.put(given)
+            calls = [a.search.remote(block, k, sources, both_scores, labels) for a in self._actors]
             under_way.append((key, calls))
             if len(under_way) > _AHEAD:
                 yield self._answer(under_way.popleft(), k)

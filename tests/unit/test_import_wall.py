@@ -16,16 +16,22 @@ ROOT = Path(__file__).parents[2]
 LAYERS = [
     ["ray_xml", "ray_xml.errors"],
     ["ray_xml.config", "ray_xml.partition", "ray_xml.sparse", "ray_xml.hashing"],
-    ["ray_xml.row_adam", "ray_xml.propensity", "ray_xml.calls"],
+    ["ray_xml.row_adam", "ray_xml.propensity", "ray_xml.calls", "ray_xml.quantise"],
     ["ray_xml.bags", "ray_xml.exchange", "ray_xml.checkpoint", "ray_xml.metrics"],
+    ["ray_xml.compact", "ray_xml.compact_file"],
     ["ray_xml.store_meta", "ray_xml.store_partial", "ray_xml.xc_parse", "ray_xml.text"],
     ["ray_xml.store", "ray_xml.store_write", "ray_xml.xc_faults"],
     ["ray_xml.xc_io", "ray_xml.docstrings"],
     # What the method is made of; these do not know each other.
-    ["ray_xml.encoder", "ray_xml.proxies", "ray_xml.shortlist", "ray_xml.classifier"],
-    ["ray_xml.token_table", "ray_xml.label_search", "ray_xml.run_config", "ray_xml.batches"],
+    ["ray_xml.encoder", "ray_xml.proxies", "ray_xml.shortlist", "ray_xml.classifier"]
+    + ["ray_xml.neighbors", "ray_xml.blend"],
+    ["ray_xml.token_table", "ray_xml.label_search", "ray_xml.run_config", "ray_xml.batches"]
+    + ["ray_xml.label_words"],
+    ["ray_xml.lexical"],
     ["ray_xml.label_range", "ray_xml.scoring", "ray_xml.run_data", "ray_xml.run_folder"],
-    ["ray_xml.ranges", "ray_xml.predictor", "ray_xml.prepare", "ray_xml.console"],
+    ["ray_xml.ranges", "ray_xml.model", "ray_xml.prepare", "ray_xml.console"],
+    ["ray_xml.export"],
+    ["ray_xml.predictor"],
     ["ray_xml.refresh", "ray_xml.evaluation", "ray_xml.predict_io", "ray_xml.examples"],
     ["ray_xml.run_state"],
     ["ray_xml.epoch_report"],

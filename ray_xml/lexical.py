@@ -1,0 +1,52 @@
+"""The sparse channel as a whole: what documents' own words say about their labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+
+from ray_xml.label_words import LabelWords
+from ray_xml.neighbors import Neighbors, Votes
+from ray_xml.sparse import Csr
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the channel says about a block of n documents.
+
+    Attributes:
+        votes: of their neighbours.
+    """
+
+    votes: Votes
+    _queries: scipy.sparse.csr_matrix
+    _words: LabelWords
+
+    def fits(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(centroid, association) of int32 [n, m] candidates, see ``LabelWords.scores``."""
+        return self._words.scores(self._queries, labels)
+
+
+class Lexical:
+    """Neighbours and label words over the same cut documents.
+
+    Attributes:
+        neighbors: the documents and their labels, from which all else follows.
+    """
+
+    def __init__(self, neighbors: Neighbors) -> None:
+        self.neighbors = neighbors
+        terms = neighbors.config.label_terms
+        self._words = LabelWords(neighbors.documents, neighbors.labels, terms)
+
+    @property
+    def label_counts(self) -> np.ndarray:
+        """int64 [L]: training documents of each label."""
+        return self.neighbors.label_counts
+
+    def ask(self, features: Csr) -> Answer:
+        """Searches for documents, [n, V], as the indexed ones were before they were cut."""
+        queries = self.neighbors.queries(features)
+        return Answer(self.neighbors.vote(queries), queries, self._words)

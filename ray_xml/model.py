@@ -1,0 +1,125 @@
+"""A trained model in memory, as prediction needs it, and how it comes out of a run folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from ray_xml import checkpoint
+from ray_xml.blend import DEFAULT, Blend
+from ray_xml.errors import CheckpointError
+from ray_xml.neighbors import Neighbors, NeighborsConfig
+from ray_xml.run_config import RunConfig
+from ray_xml.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Model:
+    """Everything that a prediction depends on.
+
+    Attributes:
+        config: the run's config.
+        epoch: the epoch of the checkpoint it came from.
+        table: float32 [V, D] token embeddings.
+        weight: float32 [D, D], the residual block's, spectrally normalised; ``bias`` its [D].
+        labels: int32 [K], ascending: the labels that have a training document.
+        proxies: float32 [K, D], of unit length.
+        rows: float32 [K, D + 1], classifier rows, the bias behind each.
+        neighbors: the sparse channel.
+        blend: the score.
+    """
+
+    config: RunConfig
+    epoch: int
+    table: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+    labels: np.ndarray
+    proxies: np.ndarray
+    rows: np.ndarray
+    neighbors: Neighbors
+    blend: Blend
+
+    @property
+    def num_features(self) -> int:
+        return len(self.table)
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.neighbors.label_counts)
+
+
+def model_of_run(path: str | Path) -> Model:
+    """The best model of a run folder.
+
+    Raises:
+        CheckpointError: no run, no checkpoint that can predict, or a damaged one.
+    """
+    run = RunFolder(path)
+    return model_of_checkpoint(run.model(), run.config(), run.neighbors_file)
+
+
+def model_of_checkpoint(folder: Path, config: RunConfig, neighbors_file: Path) -> Model:
+    """The model of one checkpoint.
+
+    Raises:
+        CheckpointError: it has no proxies yet, or something is damaged.
+    """
+    manifest = checkpoint.read_manifest(folder)
+    if not manifest["with_proxies"]:
+        raise CheckpointError(f"{folder}: has no proxies yet, so it cannot predict")
+    num_labels, dim = int(manifest["num_labels"]), int(manifest["dim"])
+
+    def load(kind: str, name: str, size: int, axis: int = 0) -> np.ndarray:
+        return checkpoint.load_range(folder, kind, name, (0, size), axis=axis)
+
+    neighbors = load_neighbors(neighbors_file, config.neighbors)
+    # Labels without a training document have a zero proxy and are never predicted.
+    known = np.flatnonzero(neighbors.label_counts).astype(np.int32)
+    rows = np.empty((len(known), dim + 1), np.float32)
+    rows[:, :-1] = load("classifier", "weight", num_labels)[known]
+    rows[:, -1] = load("classifier", "bias", num_labels)[known]
+    try:
+        blend = Blend.from_dict(manifest["blend"]) if manifest["blend"] else DEFAULT
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder}: damaged score weights ({error!r})") from error
+    return Model(
+        config=config,
+        epoch=int(manifest["epoch"]),
+        table=load("tokens", "table", dim, 1),
+        weight=load("encoder", "normalised_weight", dim),
+        bias=load("encoder", "bias", dim),
+        labels=known,
+        proxies=load("proxies", "proxies", num_labels)[known],
+        rows=rows,
+        neighbors=neighbors,
+        blend=blend,
+    )
+
+
+def save_neighbors(run: Path, neighbors: Neighbors) -> None:
+    """Writes the run's neighbours; a reader sees the old file or the new one."""
+    path = RunFolder(run).neighbors_file
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    named = {name: np.ascontiguousarray(value) for name, value in neighbors.tensors().items()}
+    save_file(named, draft)
+    os.replace(draft, path)
+
+
+def load_neighbors(path: Path, config: NeighborsConfig) -> Neighbors:
+    """The neighbours that ``save_neighbors`` wrote.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing, though every run writes it; train again")
+    try:
+        return Neighbors.from_tensors(config, load_file(path))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); train again") from error
