@@ -54,7 +54,7 @@ class BatchMaker:
     seed: int = 0
 
     def epoch(
-        self, order: np.ndarray, size: int, shortlists: np.ndarray, epoch: int
+        self, order: np.ndarray, size: int, shortlists: np.ndarray | None, epoch: int
     ) -> Iterator[Batch]:
         """Batches of ``size`` documents in ``order``; the next one is built in the background."""
         starts = range(0, len(order), size)
@@ -66,19 +66,23 @@ class BatchMaker:
                     ahead.append(pool.submit(self.make, following, shortlists, stream))
                 yield ahead.pop(0).result()
 
-    def make(self, documents: np.ndarray, shortlists: np.ndarray, stream: tuple[int, int]) -> Batch:
+    def make(
+        self, documents: np.ndarray, shortlists: np.ndarray | None, stream: tuple[int, int]
+    ) -> Batch:
         """One batch.
 
         Args:
             documents: int64 [n], document numbers.
-            shortlists: int32 [N, k], −1 for none; may be memory-mapped.
+            shortlists: int32 [N, k], −1 for none; may be memory-mapped. None where they have no
+                say.
             stream: epoch and first place in it: what the drawing depends on besides the seed.
         """
         count = len(documents)
         padded = -(-count // self.workers) * self.workers
         features = self.features.take(documents).padded(padded)
         numbers = torch.from_numpy(np.pad(documents, (0, padded - count)))
-        own = np.pad(shortlists[documents], ((0, padded - count), (0, 0)), constant_values=-1)
+        listed = np.zeros((count, 0), np.int32) if shortlists is None else shortlists[documents]
+        own = np.pad(listed, ((0, padded - count), (0, 0)), constant_values=-1)
         return Batch(
             TokenBatch.build(numbers, features, self.device),
             Candidates.build(
@@ -95,7 +99,7 @@ class BatchMaker:
 
     def _drawn(self, stream: tuple[int, int]) -> np.ndarray | None:
         """int32: the labels drawn for one batch, the same on every worker."""
-        if self.random_negatives == 0 or self.negatives != "union":
+        if self.random_negatives == 0 or self.negatives == "shortlist":
             return None
         if self.random_negatives >= self.labels.num_columns:
             return np.arange(self.labels.num_columns, dtype=np.int32)

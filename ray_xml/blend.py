@@ -1,15 +1,17 @@
 """One calibrated score out of all that is known of a (document, label) pair.
 
-    score = σ(w · x),   x = (logit, cosine, votes …, log label count, 1)
+    score = σ(w₀ + Σ_i w_i x_i + Σ_{i≤j} w_ij x_i x_j)
 
-LightDXML's own score, β·σ(classifier) + (1 − β)·σ(cosine), is a fixed form with one number to
-choose. A logistic regression over the same two and the neighbours' votes has a handful, fitted
-to the validation documents' candidates by Newton's method; its scores are probabilities.
+over the features ``NAMES``, scaled to mean 0 and variance 1. LightDXML's own score,
+β·σ(classifier) + (1 − β)·σ(cosine), is a fixed form with one number to choose. This is a logistic
+regression with products, fitted to the validation documents' candidates by Newton's method: about
+a hundred numbers, and its scores are probabilities. The products let one kind of evidence decide
+how far another is to be believed; they are worth a point of P@1 (docs/ablations.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,11 +30,11 @@ NAMES = (
     "association",
     "log association",
     "log count",
-    "constant",
 )
 _LEAST = 1e-3  # stands for no votes at all inside a logarithm
-_RIDGE = 1e-2  # keeps a feature that never varies from an arbitrary weight
+_RIDGE = 1.0  # keeps what never varies, or never without something else, from arbitrary weights
 _STEPS = 30
+_ROWS = 16384  # candidates whose products are formed at a time: bounds the scratch memory
 
 
 @dataclass(frozen=True)
@@ -79,91 +81,156 @@ class Evidence:
             self.association,
             np.log(np.maximum(self.association, 0) + least),
             np.log(np.maximum(counts, 1)).astype(np.float32)[self.labels],
-            np.ones_like(self.logits),
         ]
         return np.stack(parts, axis=-1).astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)
 class Blend:
-    """The weights of the score.
+    """The numbers of the score.
 
     Attributes:
-        weights: float64 [F], one for each of ``NAMES``.
+        mean, scale: float64 [F], what features are scaled by: (x − mean) · scale.
+        weights: float64 [1 + F + F (F + 1) / 2]: constant, features, products in the order of
+            ``np.triu_indices(F)``.
     """
 
+    mean: np.ndarray
+    scale: np.ndarray
     weights: np.ndarray
 
-    def as_dict(self) -> dict[str, float]:
-        """The weights by name, for JSON."""
-        return dict(zip(NAMES, map(float, self.weights), strict=True))
+    def as_dict(self) -> dict[str, list[float]]:
+        """For JSON."""
+        return {name: [float(x) for x in getattr(self, name)] for name in _SIZES}
 
     @staticmethod
-    def from_dict(named: dict[str, float]) -> Blend:
+    def from_dict(named: Mapping[str, Sequence[float]]) -> Blend:
         """The inverse of ``as_dict``.
 
         Raises:
-            KeyError: a weight is missing.
+            KeyError: something is missing.
+            ValueError: something is of the wrong length or not finite.
         """
-        return Blend(np.array([float(named[name]) for name in NAMES]))
+        parts = {name: np.asarray(named[name], np.float64) for name in _SIZES}
+        for name, size in _SIZES.items():
+            if parts[name].shape != (size,) or not np.isfinite(parts[name]).all():
+                raise ValueError(f"the score's {name} should be {size} finite numbers")
+        return Blend(**parts)
 
-    def scores(self, evidence: Evidence, counts: np.ndarray) -> np.ndarray:
-        """float32 [n, m] in [0, 1]."""
-        product = evidence.features(counts) @ self.weights.astype(np.float32)
-        return np.asarray(expit(product), np.float32)
+    def log_odds(self, evidence: Evidence, counts: np.ndarray) -> np.ndarray:
+        """float32 [n, m]: what candidates are ordered by; σ of it is the score.
+
+        Float32 has no room between a score of 1 − 3e-8 and 1, where many a best label lies.
+        """
+        return self.log_odds_of(evidence.features(counts))
+
+    def log_odds_of(self, features: np.ndarray) -> np.ndarray:
+        """Likewise, of features [n, m, F]."""
+        raw = np.moveaxis(features, -1, 0)
+        mean, scale = self.mean.astype(np.float32), self.scale.astype(np.float32)
+        x = [(part - low) * by for part, low, by in zip(raw, mean, scale, strict=True)]
+        weights = self.weights.astype(np.float32)
+        total = np.full(features.shape[:-1], weights[0])
+        # Not matrix products: they round equal candidates differently by where they stand.
+        products = iter(weights[1 + WIDTH :])
+        for i in range(WIDTH):
+            slope = np.full_like(total, weights[1 + i])
+            for j in range(i, WIDTH):
+                slope += next(products) * x[j]
+            total += slope * x[i]
+        return total
 
 
-# Where no validation documents are set aside to fit it: rounded from fits on several data sets.
-DEFAULT = Blend(np.array([0.5, 1.0, 0.0, 1.0, 0.3, 0.3, 0.0, 1.0, 0.2, 0.0, 0.3, 0.0, 0.0]))
+WIDTH = len(NAMES)
+_PAIRS = np.triu_indices(WIDTH)
+_SIZES = {"mean": WIDTH, "scale": WIDTH, "weights": 1 + WIDTH + len(_PAIRS[0])}
+
+
+def _default() -> Blend:
+    """Where no validation documents are set aside: rounded from linear fits on several sets."""
+    weights = np.zeros(_SIZES["weights"])
+    weights[1 : 1 + WIDTH] = [0.5, 1.0, 0.0, 1.0, 0.3, 0.3, 0.0, 1.0, 0.2, 0.0, 0.3, 0.0]
+    return Blend(np.zeros(WIDTH), np.ones(WIDTH), weights)
+
+
+DEFAULT = _default()
 
 
 def fit(
     blocks: Sequence[tuple[np.ndarray, np.ndarray]],
     add_up: Callable[[np.ndarray], np.ndarray] = lambda own: own,
+    *,
+    products: bool = True,
 ) -> Blend:
     """Maximum likelihood of the candidates' truth, by Newton's method with a little ridge.
 
     Args:
         blocks: (x float32 [r, F], y bool [r]) of this worker's candidates.
         add_up: sums a float64 vector over all workers, so that each fits to everybody's.
+        products: whether the features' products get weights.
     """
-    width = len(NAMES)
-    weights = np.zeros(width)
-    best = np.inf
-    step = np.zeros(width)
+    mean, scale = _scaling(blocks, add_up)
+    weights = np.zeros(_SIZES["weights"] if products else 1 + WIDTH)
+    best, step = np.inf, np.zeros_like(weights)
     for _ in range(_STEPS):
-        loss, gradient, curvature = _sums(blocks, weights + step, add_up)
+        loss, gradient, curvature = _sums(blocks, mean, scale, weights + step, add_up)
         if not loss < best:
             if not step.any() or np.abs(step).max() < 1e-6:
                 break
             step = step / 2  # Newton overshot
             continue
         weights, gained, best = weights + step, best - loss, loss
-        if gained < 1e-9 * max(best, 1.0):
+        if gained < 1e-7 * max(best, 1.0):
             break
         step = np.linalg.solve(curvature, -gradient)
-    return Blend(weights)
+    return Blend(mean, scale, np.pad(weights, (0, _SIZES["weights"] - len(weights))))
+
+
+def _scaling(
+    blocks: Sequence[tuple[np.ndarray, np.ndarray]], add_up: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, 1 / standard deviation) of the features over all workers, float64 [F] each."""
+    sums = np.zeros(1 + 2 * WIDTH)
+    for x, _ in blocks:
+        wide = x.astype(np.float64)
+        sums += np.concatenate([[len(wide)], wide.sum(0), np.square(wide).sum(0)])
+    count, first, second = np.split(add_up(sums), [1, 1 + WIDTH])
+    mean = first / max(float(count[0]), 1.0)
+    variance = np.maximum(second / max(float(count[0]), 1.0) - np.square(mean), 0.0)
+    # A feature that does not vary says nothing: it stays, at zero.
+    varies = variance > 1e-10 * (1.0 + np.square(mean))
+    return mean, np.where(varies, 1.0 / np.sqrt(np.where(varies, variance, 1.0)), 1.0)
 
 
 def _sums(
     blocks: Sequence[tuple[np.ndarray, np.ndarray]],
+    mean: np.ndarray,
+    scale: np.ndarray,
     weights: np.ndarray,
     add_up: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """Penalised loss, gradient and curvature at ``weights``, over all workers."""
-    width = len(weights)
-    loss, gradient, curvature = 0.0, np.zeros(width), np.zeros((width, width))
+    size = len(weights)
+    loss, gradient, curvature = 0.0, np.zeros(size), np.zeros((size, size))
     for x, y in blocks:
-        wide = x.astype(np.float64)
-        product = wide @ weights
-        p = expit(product)
-        loss += float((np.logaddexp(0.0, product) - y * product).sum())
-        gradient += wide.T @ (p - y)
-        curvature += (wide * (p * (1 - p))[:, None]).T @ wide
+        for first in range(0, len(x), _ROWS):
+            wide = _expand((x[first : first + _ROWS] - mean) * scale)[:, :size]
+            truth = y[first : first + _ROWS]
+            product = wide @ weights
+            p = expit(product)
+            loss += float((np.logaddexp(0.0, product) - truth * product).sum())
+            gradient += wide.T @ (p - truth)
+            curvature += (wide * (p * (1 - p))[:, None]).T @ wide
     total = add_up(np.concatenate([[loss], gradient, curvature.ravel()]))
-    ridge = 0.5 * _RIDGE * float(weights @ weights)
+    ridge = np.full(size, _RIDGE)
+    ridge[0] = 1e-6  # the constant is free, but the curvature has to be invertible
     return (
-        float(total[0]) + ridge,
-        total[1 : 1 + width] + _RIDGE * weights,
-        total[1 + width :].reshape(width, width) + _RIDGE * np.eye(width),
+        float(total[0]) + 0.5 * float(ridge @ np.square(weights)),
+        total[1 : 1 + size] + ridge * weights,
+        total[1 + size :].reshape(size, size) + np.diag(ridge),
     )
+
+
+def _expand(x: np.ndarray) -> np.ndarray:
+    """float64 [r, 1 + F + F (F + 1) / 2]: constant, features and their products."""
+    return np.concatenate([np.ones((len(x), 1)), x, x[:, _PAIRS[0]] * x[:, _PAIRS[1]]], axis=1)

@@ -7,9 +7,11 @@ document of the batch has or has on its shortlist:
     negatives: union       every candidate is a negative for every document of the batch; labels
                            drawn at random join the candidates, so that labels which no shortlist
                            names are told what they are not
+    negatives: random      likewise without shortlists: the batch's own labels and those drawn
     negatives: shortlist   a document's negatives are those on its own shortlist (the paper's)
 
-Both are one dense product; ``shortlist`` masks it.
+All are one dense product; ``shortlist`` masks it. Where all labels are drawn, or negatives are
+random, no shortlist is needed and none is made.
 
 Shape legend: B documents of the global batch, D dimensions, R labels of this rank's range,
 C candidates within the range.
@@ -36,15 +38,17 @@ class ClassifierConfig(Section):
     """How the classifier is trained.
 
     Attributes:
-        negatives: ``union`` or ``shortlist``, see the module's text.
-        random_negatives: labels drawn at random into the candidates of every batch, with
-            ``union``. None is all labels where there are at most 8,192, else 2,048.
+        negatives: ``union``, ``random`` or ``shortlist``, see the module's text; ``auto`` is
+            ``random`` where labels have few documents each, else ``union``.
+        random_negatives: labels drawn at random into the candidates of every batch, but with
+            ``shortlist``. None is all labels where there are at most 8,192, else 4,096
+            without shortlists and 2,048 beside them.
         precision: of two of a step's three matrix products, the scores and the rows' gradient;
             weights, sums and everything else stay float32. ``auto`` is bfloat16 where the
             processor multiplies it natively.
     """
 
-    negatives: Literal["union", "shortlist"] = "union"
+    negatives: Literal["auto", "union", "random", "shortlist"] = "union"
     random_negatives: int | None = Field(None, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
@@ -53,6 +57,12 @@ class ClassifierConfig(Section):
         """``random_negatives`` once it is known (``RunConfig.resolved``)."""
         assert self.random_negatives is not None, "the config was not resolved against its data"
         return self.random_negatives
+
+    def uses_shortlists(self, num_labels: int) -> bool:
+        """Whether shortlists have a say in which labels a batch trains."""
+        if self.negatives == "union":
+            return self.drawn < num_labels
+        return self.negatives == "shortlist"
 
 
 @dataclass(frozen=True)

@@ -202,16 +202,20 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    from contextlib import suppress
+    from pathlib import Path
+
     from ray_xml.errors import DataSetError
+    from ray_xml.export import label_names
     from ray_xml.predict_io import documents, predict_to, sink
     from ray_xml.predictor import Predictor
     from ray_xml.store import DataSet
 
     predictor = Predictor.load(options.run)
-    try:
-        names = DataSet.open(predictor.config.data).label_names()
-    except DataSetError:
-        names = None  # the model predicts without the data set it came from
+    names = label_names(Path(options.run))
+    if names is None:
+        with suppress(DataSetError):  # a model predicts without the data set it came from
+            names = DataSet.open(predictor.config.data).label_names()
     with sink(options.out, names) as target:
         count = predict_to(
             predictor, documents(options.data, options.split), target, top=options.top_k

@@ -38,18 +38,33 @@ class EncoderConfig(Section):
     Attributes:
         dim: D, the width of document and label embeddings.
         dropout: probability of dropping a unit in both places.
-        tokens: where the token table comes from: ``svd`` of the training matrix, ``random``, or
-            the path of an .npy file, float [V, D].
-        token_scale: factor on the token table (see ``token_table``).
+        tokens: where the token table comes from: ``svd`` of the training matrix, ``random``,
+            ``auto``, or the path of an .npy file, float [V, D].
+        token_scale: factor on the token table (see ``token_table``); None follows ``tokens``.
         rate_factor: the encoder's learning rate over ``training.rate``. Below 1 where labels have
             few documents each: training then bends the space away from what words alone say.
+            None chooses by that.
+
+    ``auto`` and None look at the documents of a label, see ``RunConfig.resolved``.
     """
 
     dim: int = Field(300, ge=2, le=8192)
     dropout: float = Field(0.3, ge=0.0, lt=1.0)
     tokens: str = "svd"
-    token_scale: float = Field(1.0, gt=0.0)
-    rate_factor: float = Field(1.0, ge=0.0)
+    token_scale: float | None = Field(1.0, gt=0.0)
+    rate_factor: float | None = Field(1.0, ge=0.0)
+
+    @property
+    def slowed(self) -> float:
+        """``rate_factor`` once it is known (``RunConfig.resolved``)."""
+        assert self.rate_factor is not None, "the config was not resolved against its data"
+        return self.rate_factor
+
+    @property
+    def scale(self) -> float:
+        """``token_scale``, likewise."""
+        assert self.token_scale is not None, "the config was not resolved against its data"
+        return self.token_scale
 
 
 @dataclass(frozen=True)
@@ -155,7 +170,7 @@ class Encoder:
             gradient_bD: float32 [b, D], the loss's gradient at ``z_bD``.
             rate: the learning rate, before ``rate_factor``.
         """
-        rate *= self.config.rate_factor
+        rate *= self.config.slowed
         gradients = torch.autograd.grad(z_bD, [u_bD, self.weight, self.bias], gradient_bD)
         dim = self.config.dim
         block = torch.cat([gradients[1].reshape(-1), gradients[2]])

@@ -67,7 +67,6 @@ def report(state: RunState, metric: str, seconds: dict[str, float], memory: int)
             "proxy_loss": round(state.proxy_loss, 5),
             "shortlist_recall": round(checked.recall, 2),
             "candidate_recall": round(checked.candidate_recall, 2),
-            "blend": {name: round(w, 3) for name, w in checked.blend.as_dict().items()},
             "validation": {key: round(value, 3) for key, value in checked.results.items()},
             "best": {"epoch": state.best_epoch, "metric": metric},
         }

@@ -14,8 +14,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -27,14 +27,17 @@ from ray_xml.config import dump_config, load_config
 from ray_xml.errors import CheckpointError, ConfigError
 from ray_xml.model import Model
 from ray_xml.neighbors import Neighbors
+from ray_xml.quantise import Dtype, check_peaks
 from ray_xml.run_config import RunConfig
+from ray_xml.store_meta import FEATURE_NAMES, LABEL_NAMES
 
 FORMAT_VERSION = 1
-BESIDE = ("vectorizer.json", "labels.txt", "features.txt")
-_KIND = "ray_xml exported model"
+KIND = "ray_xml exported model"
+ARRAYS = "model.safetensors"
+BESIDE = ("vectorizer.json", LABEL_NAMES, FEATURE_NAMES)
 
 
-def export(model: Model, data: Path, out: Path, dtype: Literal["fp16", "int8"]) -> int:
+def export(model: Model, data: Path, out: Path, dtype: Dtype) -> int:
     """Writes ``model`` into the new folder ``out``.
 
     Args:
@@ -46,7 +49,7 @@ def export(model: Model, data: Path, out: Path, dtype: Literal["fp16", "int8"]) 
 
     Raises:
         ConfigError: ``out`` exists already.
-        CheckpointError: the model holds numbers that are not finite.
+        ExportError: the model holds numbers that are not finite, or too large for ``dtype``.
     """
     if out.exists():
         raise ConfigError(f"{out} exists already; choose a new folder")
@@ -54,7 +57,8 @@ def export(model: Model, data: Path, out: Path, dtype: Literal["fp16", "int8"]) 
     draft.mkdir(parents=True)
     try:
         neighbors = model.neighbors
-        arrays = {"labels": model.labels, "bias": model.bias.astype(np.float32)}
+        check_peaks("bias", np.abs(model.bias), dtype)
+        arrays = {"bias": model.bias.astype(np.float32)}
         if neighbors.weights is not None:
             arrays["weights"] = neighbors.weights.astype(np.float16)
         for name in ("table", "proxies", "rows"):
@@ -62,13 +66,13 @@ def export(model: Model, data: Path, out: Path, dtype: Literal["fp16", "int8"]) 
         arrays |= pack_rows("weight", model.weight, "fp16")
         arrays |= pack_csr("documents", neighbors.documents, dtype)
         arrays |= pack_csr("document_labels", neighbors.labels, dtype)
-        save(draft / "model.safetensors", arrays)
+        save(draft / ARRAYS, arrays)
         (draft / "config.yaml").write_text(dump_config(model.config), encoding="utf-8")
         for name in BESIDE:
             if (data / name).is_file():
                 shutil.copyfile(data / name, draft / name)
         manifest = {
-            "kind": _KIND,
+            "kind": KIND,
             "format_version": FORMAT_VERSION,
             "dtype": dtype,
             "epoch": model.epoch,
@@ -86,7 +90,9 @@ def export(model: Model, data: Path, out: Path, dtype: Literal["fp16", "int8"]) 
 
 def is_export(path: Path) -> bool:
     """Whether ``path`` is an exported model's folder rather than a run folder."""
-    return (path / "model.safetensors").is_file() and (path / "manifest.json").is_file()
+    # A run folder has neither, a checkpoint has no config; one that lost a file is still an export.
+    manifest, config = path / "manifest.json", path / "config.yaml"
+    return (path / ARRAYS).is_file() or (manifest.is_file() and config.is_file())
 
 
 def load_export(path: Path) -> Model:
@@ -95,68 +101,103 @@ def load_export(path: Path) -> Model:
     Raises:
         CheckpointError: damaged, or of a newer format.
     """
+    manifest = _read_manifest(path / "manifest.json")
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        version, kind = manifest["format_version"], manifest["kind"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}/manifest.json: damaged ({error!r}); export again") from error
-    if kind != _KIND or version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: {kind} of format version {version}, this ray_xml reads {FORMAT_VERSION}; "
-            "use the version of ray_xml that wrote it, or export again"
-        )
-    config = load_config(RunConfig, path / "config.yaml")
-    arrays = load(path / "model.safetensors")
+        config = load_config(RunConfig, path / "config.yaml")
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; the exported model is damaged, export again") from error
+    file = path / ARRAYS
+    arrays = load(file)
+    weights = arrays.get("weights")
     try:
-        documents = unpack_csr("documents", arrays)
-        known = unpack_csr("document_labels", arrays)
-        weights = arrays.get("weights")
         neighbors = Neighbors(
             config.neighbors,
-            documents,
-            known,
+            unpack_csr("documents", arrays, file),
+            unpack_csr("document_labels", arrays, file),
             None if weights is None else weights.astype(np.float32),
         )
         model = Model(
             config=config,
-            epoch=int(manifest["epoch"]),
-            table=unpack_rows("table", arrays),
-            weight=unpack_rows("weight", arrays),
-            bias=arrays["bias"],
-            labels=arrays["labels"],
-            proxies=unpack_rows("proxies", arrays),
-            rows=unpack_rows("rows", arrays),
+            epoch=manifest.epoch,
+            table=unpack_rows("table", arrays, file),
+            weight=unpack_rows("weight", arrays, file),
+            bias=arrays["bias"].astype(np.float32),
+            labels=np.flatnonzero(neighbors.label_counts).astype(np.int32),
+            proxies=unpack_rows("proxies", arrays, file),
+            rows=unpack_rows("rows", arrays, file),
             neighbors=neighbors,
-            blend=Blend.from_dict(manifest["blend"]),
+            blend=manifest.blend,
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged ({error!r}); export again") from error
-    _check_shapes(path, model, manifest)
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{file}: damaged ({error!r}); export again") from error
+    _check_arrays(file, model, manifest)
     return model
 
 
-def _check_shapes(path: Path, model: Model, manifest: dict[str, object]) -> None:
-    dim, known = model.table.shape[1], len(model.labels)
-    found = {
-        "num_features": model.num_features,
-        "num_labels": model.num_labels,
-        "documents": model.neighbors.documents.num_columns,
-        "weight": model.weight.shape,
-        "bias": model.bias.shape,
-        "proxies": model.proxies.shape,
-        "rows": model.rows.shape,
-    }
-    expected = {
-        "num_features": manifest["num_features"],
-        "num_labels": manifest["num_labels"],
-        "documents": manifest["num_features"],
-        "weight": (dim, dim),
-        "bias": (dim,),
-        "proxies": (known, dim),
-        "rows": (known, dim + 1),
-    }
-    for name, want in expected.items():
-        if found[name] != want:
-            raise CheckpointError(
-                f"{path}: damaged ({name} is {found[name]}, should be {want}); export again"
+def label_names(path: Path) -> list[str] | None:
+    """The label names by id that were exported to ``path``, or None if there are none.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    file = path / LABEL_NAMES
+    if not is_export(path) or not file.is_file():
+        return None
+    try:
+        names = file.read_bytes().decode("utf-8").split("\n")[:-1]
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file}: damaged ({error}); export again") from error
+    expected = _read_manifest(path / "manifest.json").num_labels
+    if len(names) != expected:
+        raise CheckpointError(f"{file}: {len(names):,} names, not {expected:,}; export again")
+    return names
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What of the manifest a model needs."""
+
+    epoch: int
+    num_features: int
+    num_labels: int
+    blend: Blend
+
+
+def _read_manifest(file: Path) -> _Manifest:
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+        kind, version = tree["kind"], tree["format_version"]
+        if kind == KIND and version == FORMAT_VERSION:
+            return _Manifest(
+                epoch=int(tree["epoch"]),
+                num_features=int(tree["num_features"]),
+                num_labels=int(tree["num_labels"]),
+                blend=Blend.from_dict(tree["blend"]),
             )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file}: damaged ({error!r}); export again") from error
+    raise CheckpointError(
+        f"{file}: {kind} of format version {version}, this ray_xml reads {FORMAT_VERSION}; "
+        "use the version of ray_xml that wrote it, or export again"
+    )
+
+
+def _check_arrays(file: Path, model: Model, manifest: _Manifest) -> None:
+    dim, known, neighbors = model.table.shape[1], len(model.labels), model.neighbors
+    shapes = {
+        "table": (model.table.shape, (manifest.num_features, dim)),
+        "weight": (model.weight.shape, (dim, dim)),
+        "bias": (model.bias.shape, (dim,)),
+        "proxies": (model.proxies.shape, (known, dim)),
+        "rows": (model.rows.shape, (known, dim + 1)),
+        "documents": ((neighbors.documents.num_columns,), (manifest.num_features,)),
+        "document_labels": ((neighbors.labels.num_columns,), (manifest.num_labels,)),
+    }
+    for name, (found, expected) in shapes.items():
+        if found != expected:
+            raise CheckpointError(
+                f"{file}: damaged, {name} is {list(found)}, not {list(expected)}; export again"
+            )
+    for name, array in (("bias", model.bias), ("weights", neighbors.weights)):
+        if array is not None and not np.isfinite(array).all():
+            raise CheckpointError(f"{file}: damaged, {name} is not finite; export again")

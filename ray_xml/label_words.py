@@ -16,11 +16,12 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse
 
-from ray_xml.neighbors import top_entries
+from ray_xml.postings import Postings, spread
 from ray_xml.sparse import Csr
+from ray_xml.top_entries import heaviest
 
 _LABELS = 16384  # labels counted at a time: bounds the scratch memory
-_CELLS = 4_000_000  # scores unfolded at a time, likewise
+_CELLS = 2_000_000  # scores unfolded at a time, likewise
 
 
 class LabelWords:
@@ -36,7 +37,7 @@ class LabelWords:
         rows = documents.to_scipy()
         by_label = labels.to_scipy().T.tocsr()
         parts = [
-            _heaviest((by_label[first : first + _LABELS] @ rows).tocsr(), terms)
+            heaviest((by_label[first : first + _LABELS] @ rows).tocsr(), terms)
             for first in range(0, by_label.shape[0], _LABELS)
         ]
         counts = scipy.sparse.vstack(parts, format="csr", dtype=np.float32)
@@ -47,41 +48,33 @@ class LabelWords:
         centroids, associations = counts, counts.copy()
         associations.data = counts.data * share[counts.indices]
         centroids.data = counts.data * np.repeat(scale, np.diff(counts.indptr))
-        self._centroids = centroids.T.tocsr()
-        self._associations = associations.T.tocsr()
+        self._tables = [Postings(one.T.tocsr()) for one in (centroids, associations)]
 
-    def scores(
-        self, queries: scipy.sparse.csr_matrix, labels: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def scores(self, queries: Csr, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How well documents fit their candidate labels.
 
         Args:
-            queries: float32 [n, V], cut as the indexed documents were.
+            queries: [n, V], cut as the indexed documents were.
             labels: int32 [n, m], −1 for none.
 
         Returns:
             (centroid, association), float32 [n, m] each, 0 where there is no label.
         """
-        centroid = np.zeros(labels.shape, np.float32)
-        association = np.zeros(labels.shape, np.float32)
-        step = max(1, _CELLS // max(1, self._centroids.shape[1]))
-        for first in range(0, len(labels), step):
-            part = slice(first, first + step)
-            wanted = np.maximum(labels[part], 0).astype(np.int64)
-            for out, table in ((centroid, self._centroids), (association, self._associations)):
-                unfolded = (queries[part] @ table).toarray()
-                out[part] = np.take_along_axis(unfolded, wanted, 1)
-        none = labels < 0
-        centroid[none] = association[none] = 0.0
-        return centroid, association
+        wanted = np.maximum(labels, 0).astype(np.int64)
+        if queries.num_rows == 1:
+            found = [table.product(queries)[wanted] for table in self._tables]
+        else:
+            step = max(1, _CELLS // max(1, self._tables[0].width))
+            parts = [slice(first, first + step) for first in range(0, len(labels), step)]
+            found = [np.zeros(labels.shape, np.float32) for _ in self._tables]
 
+            def score(part: slice) -> None:
+                block = queries.slice(part.start, min(part.stop, queries.num_rows))
+                for out, table in zip(found, self._tables, strict=True):
+                    unfolded = table.products(block).toarray()
+                    out[part] = np.take_along_axis(unfolded, wanted[part], 1)
 
-def _heaviest(matrix: scipy.sparse.csr_matrix, terms: int) -> scipy.sparse.csr_matrix:
-    """Each row cut to its largest entries."""
-    places, values = top_entries(matrix, terms, places=True)
-    kept = np.zeros(matrix.nnz, bool)
-    kept[places[values > 0]] = True
-    ends = np.concatenate([[0], np.cumsum(kept)])
-    return scipy.sparse.csr_matrix(
-        (matrix.data[kept], matrix.indices[kept], ends[matrix.indptr]), shape=matrix.shape
-    )
+            spread(score, parts)
+        for out in found:
+            out[labels < 0] = 0.0
+        return found[0], found[1]

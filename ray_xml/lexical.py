@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse
 
 from ray_xml.label_words import LabelWords
 from ray_xml.neighbors import Neighbors, Votes
@@ -21,7 +20,7 @@ class Answer:
     """
 
     votes: Votes
-    _queries: scipy.sparse.csr_matrix
+    _queries: Csr
     _words: LabelWords
 
     def fits(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

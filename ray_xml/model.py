@@ -79,6 +79,12 @@ def model_of_checkpoint(folder: Path, config: RunConfig, neighbors_file: Path) -
         return checkpoint.load_range(folder, kind, name, (0, size), axis=axis)
 
     neighbors = load_neighbors(neighbors_file, config.neighbors)
+    widths = neighbors.documents.num_columns, neighbors.labels.num_columns
+    if widths != (manifest["num_features"], num_labels):
+        raise CheckpointError(
+            f"{neighbors_file}: {widths[0]} features and {widths[1]} labels, the checkpoint has "
+            f"{manifest['num_features']} and {num_labels}: it is another run's; train again"
+        )
     # Labels without a training document have a zero proxy and are never predicted.
     known = np.flatnonzero(neighbors.label_counts).astype(np.int32)
     rows = np.empty((len(known), dim + 1), np.float32)

@@ -17,16 +17,17 @@ from typing import Literal
 
 import numpy as np
 import scipy.sparse
-import torch
 from pydantic import Field
 
 from ray_xml.config import Section
+from ray_xml.postings import Postings, spread
 from ray_xml.sparse import Csr
+from ray_xml.top_entries import heaviest, largest, top_entries
 
 SHARP, FLAT = 4.0, 2.0  # exponents of the similarity in the two kinds of votes
 _BLOCK = 4096  # documents cut at a time
 _SEARCH_BLOCK = 128  # documents searched at a time: bounds the scratch memory
-
+_LEAST = 1e-6  # similarities below are none: their fourth powers would leave float32
 
 _NOTHING = (np.zeros(0, np.int32), np.zeros(0, np.float32))
 
@@ -79,16 +80,30 @@ class Neighbors:
             documents: [N, V] from ``cut``.
             labels: [N, L] the documents' labels.
             weights: float32 [V], idf weights that queries get too; None for none.
+
+        Raises:
+            ValueError: they do not fit each other.
         """
+        _check_ids("documents", documents)
+        _check_ids("labels", labels)
+        if documents.num_rows != labels.num_rows:
+            raise ValueError(f"{documents.num_rows} documents, labels of {labels.num_rows}")
+        if weights is not None and weights.shape != (documents.num_columns,):
+            raise ValueError(f"weights are {weights.shape}, for {documents.num_columns} features")
         self.config, self.documents, self.labels, self.weights = config, documents, labels, weights
         self.label_counts = labels.column_counts()  # int64 [L]
         # scipy wants one integer type, and 32 bits halve the memory that a search reads.
-        self._postings = documents.to_scipy().T.tocsr()
+        self._postings = Postings(documents.to_scipy().T.tocsr())
         self._votes = labels.to_scipy().tocsr()
 
     @staticmethod
     def build(config: NeighborsConfig, features: Csr, labels: Csr) -> Neighbors:
-        """Indexes the given training documents."""
+        """Indexes the given training documents.
+
+        Raises:
+            ValueError: ids that are no features or labels, so the data set is damaged.
+        """
+        _check_ids("features", features)
         if config.size == 0:
             none = Csr(np.zeros(features.num_rows + 1, np.int64), *_NOTHING, features.num_columns)
             return Neighbors(config, none, labels, None)
@@ -118,6 +133,7 @@ class Neighbors:
 
         Raises:
             KeyError: an array is missing.
+            ValueError: the arrays are no matrices, or do not fit each other.
         """
         features, labels = (int(width) for width in named["widths"])
         documents = Csr(
@@ -129,19 +145,21 @@ class Neighbors:
         known = Csr(named["labels.offsets"], named["labels.ids"], None, labels)
         return Neighbors(config, documents, known, named.get("weights"))
 
-    def queries(self, features: Csr) -> scipy.sparse.csr_matrix:
-        """float32 [n, V]: documents cut as the indexed ones were."""
-        return cut(features, self.config.terms, self.weights).to_scipy()
+    def queries(self, features: Csr) -> Csr:
+        """[n, V]: documents cut as the indexed ones were."""
+        return cut(features, self.config.terms, self.weights)
 
-    def vote(self, queries: scipy.sparse.csr_matrix) -> Votes:
+    def vote(self, queries: Csr) -> Votes:
         """The labels of each document's neighbours, for documents from ``queries``."""
-        count = queries.shape[0]
+        count = queries.num_rows
         if count == 0 or self.config.size == 0:
             none = np.zeros((count, 0), np.float32)
             nobody = np.zeros(count, np.float32)
             return Votes(none.astype(np.int32), none, none, nobody, nobody)
-        starts = range(0, count, _SEARCH_BLOCK)
-        parts = [self._vote(queries[first : first + _SEARCH_BLOCK]) for first in starts]
+        if count == 1:
+            return self._vote_alone(queries)
+        blocks = [block for _, block in queries.blocks(_SEARCH_BLOCK)]
+        parts = spread(self._vote, blocks)
         return Votes(
             *(
                 np.concatenate([getattr(part, name) for part in parts])
@@ -149,9 +167,31 @@ class Neighbors:
             )
         )
 
-    def _vote(self, queries: scipy.sparse.csr_matrix) -> Votes:
-        places, similarities = top_entries(queries @ self._postings, self.config.size)
+    def _vote_alone(self, query: Csr) -> Votes:
+        """As ``_vote`` for a single document, without scipy."""
+        alike = self._postings.product(query)
+        places = largest(alike, self.config.size)
+        places = places[alike[places] >= _LEAST]
+        flat, sharp = alike[places] ** FLAT, alike[places] ** SHARP
+        starts = self.labels.offsets[places]
+        counts = self.labels.offsets[places + 1] - starts
+        ends = np.cumsum(counts)
+        entries = np.arange(counts.sum()) + np.repeat(starts - (ends - counts), counts)
+        labels, voted = np.unique(self.labels.ids[entries], return_inverse=True)
+        by_sharp = np.bincount(voted, np.repeat(sharp, counts)).astype(np.float32)
+        by_flat = np.bincount(voted, np.repeat(flat, counts)).astype(np.float32)
+        best = largest(by_sharp, self.config.labels)
+        width = self.config.labels
+        found = np.full((1, width), -1, np.int32)
+        votes = np.zeros((2, 1, width), np.float32)
+        found[0, : len(best)] = labels[best]
+        votes[0, 0, : len(best)], votes[1, 0, : len(best)] = by_flat[best], by_sharp[best]
+        return Votes(found, votes[0], votes[1], flat.sum(keepdims=True), sharp.sum(keepdims=True))
+
+    def _vote(self, queries: Csr) -> Votes:
+        places, similarities = top_entries(self._postings.products(queries), self.config.size)
         n, k = places.shape
+        similarities = np.where(similarities < _LEAST, np.float32(0), similarities)
         flat, sharp = similarities**FLAT, similarities**SHARP
         offsets = np.arange(n + 1) * k
         shape = (n, self.labels.num_rows)
@@ -180,6 +220,8 @@ def cut(features: Csr, terms: int, weights: np.ndarray | None) -> Csr:
     They are scaled before they are cut, so that a cut document is shorter than one: what was
     left out counts as unlike.
     """
+    if features.num_rows == 1:
+        return _cut_alone(features.packed(), terms, weights)
     parts = []
     for _, block in features.blocks(_BLOCK):
         rows = block.to_scipy()
@@ -188,48 +230,31 @@ def cut(features: Csr, terms: int, weights: np.ndarray | None) -> Csr:
         lengths = np.sqrt(np.asarray(rows.multiply(rows).sum(1))).ravel()
         scale = (1.0 / np.maximum(lengths, 1e-12)).astype(np.float32)
         rows.data = rows.data * np.repeat(scale, np.diff(rows.indptr))
-        places, values = top_entries(rows, terms, places=True)
-        kept = np.zeros(rows.nnz, bool)
-        kept[places[values > 0]] = True
-        ends = np.concatenate([[0], np.cumsum(kept)])
-        parts.append(
-            scipy.sparse.csr_matrix(
-                (rows.data[kept], rows.indices[kept], ends[rows.indptr]), shape=rows.shape
-            )
-        )
+        parts.append(heaviest(rows, terms))
     if not parts:
         return Csr(np.zeros(1, np.int64), *_NOTHING, features.num_columns)
     return Csr.from_scipy(scipy.sparse.vstack(parts, format="csr"))
 
 
-def top_entries(
-    matrix: scipy.sparse.csr_matrix, k: int, *, places: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """The k largest positive entries of each row.
+def _cut_alone(row: Csr, terms: int, weights: np.ndarray | None) -> Csr:
+    """As ``cut`` for a single document, without scipy."""
+    values = np.ones(row.nnz, np.float32) if row.values is None else row.values
+    if weights is not None:
+        values = values * weights[row.ids]
+    length = np.sqrt(values @ values)
+    values = values * np.float32(1.0 / max(float(length), 1e-12))
+    kept = np.sort(largest(values, terms))
+    return Csr(np.array([0, len(kept)]), row.ids[kept], values[kept], row.num_columns)
 
-    Args:
-        places: give the entries' places in ``matrix.data`` rather than their columns.
 
-    Returns:
-        (columns or places int64 [n, ≤ k], values float32 [n, ≤ k]), largest first, value 0 where
-        a row has fewer (the column there is any).
-    """
-    counts = np.diff(matrix.indptr)
-    width = int(counts.max(initial=0))
-    if width == 0:
-        none = np.zeros((len(counts), 0), np.float32)
-        return none.astype(np.int64), none
-    rows = np.repeat(np.arange(len(counts)), counts)
-    within = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], counts)
-    padded = torch.zeros(len(counts) * width)
-    padded[torch.from_numpy(rows * width + within)] = torch.from_numpy(
-        matrix.data.astype(np.float32, copy=False)
-    )
-    best, order = torch.topk(padded.view(len(counts), width), min(k, width), dim=1)
-    values = best.clamp_min(0).numpy()
-    taken = order.numpy() + np.where(values > 0, matrix.indptr[:-1][:, None], 0)
-    taken = np.where(values > 0, taken, 0)
-    return (taken if places else matrix.indices[taken].astype(np.int64)), values
+def _check_ids(name: str, rows: Csr) -> None:
+    """scipy trusts its indices: wrong ones would read and write foreign memory."""
+    starts = rows.num_rows >= 0 and rows.offsets[0] >= 0
+    if not starts or rows.offsets[-1] > len(rows.ids) or rows.counts.min(initial=0) < 0:
+        raise ValueError(f"the offsets of {name} do not fit their ids")
+    ids = rows.packed().ids
+    if len(ids) and not 0 <= ids.min() <= ids.max() < rows.num_columns:
+        raise ValueError(f"ids of {name} are not all in 0..{rows.num_columns - 1}")
 
 
 def _carries_no_weights(features: Csr) -> bool:

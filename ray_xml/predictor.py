@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import Tensor
 
 from ray_xml.bags import bags_of, sum_bags
@@ -46,15 +47,16 @@ class Predictor:
 
     Attributes:
         model: what it answers with.
+        lexical, proxies, rows: its parts as they are searched.
     """
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._lexical = Lexical(model.neighbors)
+        self.lexical = Lexical(model.neighbors)
         self._table = torch.from_numpy(model.table)
         self._block = (torch.from_numpy(model.weight), torch.from_numpy(model.bias))
-        self._proxies = LabelIndex(model.labels, model.proxies)
-        self._rows = LabelIndex(model.labels, model.rows)
+        self.proxies = LabelIndex(model.labels, model.proxies)
+        self.rows = LabelIndex(model.labels, model.rows)
 
     @staticmethod
     def load(path: str | Path) -> Predictor:
@@ -111,19 +113,20 @@ class Predictor:
     def _predict(self, features: Csr, top: int) -> Predictions:
         shortlist = self.config.shortlist
         size = max(shortlist.listed, top)
-        answer = self._lexical.ask(features)
+        answer = self.lexical.ask(features)
         found = search_indexes(
             self.encode(features),
             size,
             shortlist.sources,
-            self._proxies,
-            self._rows,
+            self.proxies,
+            self.rows,
             both_scores=True,
             given=answer.votes.labels,
         )
         evidence = candidates(found, answer)
-        scores = self.model.blend.scores(evidence, self._lexical.label_counts)
-        return Predictions(*top_k(evidence.labels, scores, top))
+        log_odds = self.model.blend.log_odds(evidence, self.lexical.label_counts)
+        labels, best = top_k(evidence.labels, log_odds, top)
+        return Predictions(labels, np.where(labels < 0, -np.inf, expit(best)).astype(np.float32))
 
     def _check(self, features: Csr) -> None:
         if features.num_columns != self.num_features:

@@ -32,6 +32,7 @@ from ray_xml.shortlist import ShortlistConfig
 from ray_xml.sparse import Csr
 
 BLOCK = 2048  # documents encoded and searched at a time
+_FITTED_TO = 8192  # validation documents that the score is fitted to, about
 _ROW_BLOCK = 65536  # classifier rows sent at a time
 
 Progress = Callable[[str, int, int], None]  # phase, documents done, documents in all
@@ -153,22 +154,23 @@ class Refresher:
             evidence = candidates(found, answer)
             truth = labels.slice(first, first + len(evidence.labels)).packed()
             is_true = true_candidates(evidence.labels, truth)
-            dense = np.concatenate([found.labels[s] for s in self.shortlist_config.sources], 1)
-            counted += [count_hits(dense, truth), is_true.sum(), truth.nnz]
+            dense = [found.labels[source] for source in self.shortlist_config.sources]
+            hits = count_hits(np.concatenate(dense, 1), truth) if dense else 0
+            counted += [hits, is_true.sum(), truth.nnz]
             blocks.append((evidence, is_true, truth))
 
-        def examples() -> list[tuple[np.ndarray, np.ndarray]]:
-            found = []
-            for evidence, is_true, _ in blocks:
-                there = evidence.labels >= 0
-                found.append((evidence.features(self.counts)[there], is_true[there]))
-            return found
-
-        fitted = blend.fit(examples(), self._add_up)
+        # A document in every so many is enough for a hundred numbers.
+        every = -(-features.num_rows // _FITTED_TO)
+        examples = []
+        for evidence, is_true, _ in blocks:
+            there = evidence.labels >= 0
+            there[np.arange(len(there)) % every > 0] = False
+            examples.append((evidence.features(self.counts)[there], is_true[there]))
+        fitted = blend.fit(examples, self._add_up)
         total = sums.from_array(np.zeros_like(sums.as_array()))
         for evidence, _, truth in blocks:
-            scores = fitted.scores(evidence, self.counts)
-            total.update(top_k(evidence.labels, scores, max(sums.ks))[0], truth)
+            log_odds = fitted.log_odds(evidence, self.counts)
+            total.update(top_k(evidence.labels, log_odds, max(sums.ks))[0], truth)
         together = self._add_up(np.concatenate([counted, total.as_array()]))
         recalls = 100.0 * together[:2] / max(together[2], 1.0)
         return Validation(

@@ -23,6 +23,8 @@ from ray_xml.shortlist import ShortlistConfig
 from ray_xml.store import DataSet
 from ray_xml.store_meta import SplitMeta
 
+RARE = 20
+
 # Keys that may differ when a run goes on: they do not change what an epoch computes. But for
 # training.epochs under schedule=linear, which falls to zero over them.
 _FREE_ON_RESUME = {"data", "run", "resources", "training.epochs", "training.keep_checkpoints"}
@@ -58,7 +60,8 @@ class TrainingConfig(Section):
     """The epoch loop.
 
     Attributes:
-        epochs: passes over the training documents.
+        epochs: passes over the training documents; None is 2 where labels have few documents
+            each (then words decide, not the encoder), else 10.
         batch_size: documents of the global batch, over all workers. None makes about 100 steps
             an epoch out of a small data set, but at least 32 and at most 256 documents a batch.
         rate: learning rate of the first epoch.
@@ -75,7 +78,7 @@ class TrainingConfig(Section):
         seed: of everything random.
     """
 
-    epochs: int = Field(15, ge=1)
+    epochs: int | None = Field(15, ge=1)
     batch_size: int | None = Field(None, ge=1)
     rate: float = Field(0.005, gt=0)
     schedule: Literal["step", "linear", "constant"] = "step"
@@ -95,6 +98,12 @@ class TrainingConfig(Section):
         return self
 
     @property
+    def total(self) -> int:
+        """``epochs`` once they are known (``RunConfig.resolved``)."""
+        assert self.epochs is not None, "the config was not resolved against its data"
+        return self.epochs
+
+    @property
     def batch(self) -> int:
         """``batch_size`` once it is known (``RunConfig.resolved``)."""
         assert self.batch_size is not None, "the config was not resolved against its data"
@@ -103,7 +112,7 @@ class TrainingConfig(Section):
     def rate_at(self, progress: float) -> float:
         """The learning rate after ``progress`` epochs."""
         if self.schedule == "linear":
-            return self.rate * max(1.0 - progress / self.epochs, 0.0)
+            return self.rate * max(1.0 - progress / self.total, 0.0)
         if self.schedule == "constant" or progress < self.decay_epoch:
             return self.rate
         every = max(5, self.decay_epoch // 2)
@@ -152,22 +161,37 @@ class RunConfig(Section):
     resources: ResourcesConfig = ResourcesConfig()
 
     def resolved(self, data: DataSet) -> RunConfig:
-        """The config with every size that was left open derived from the data."""
-        shortlist, classifier, training = self.shortlist, self.classifier, self.training
-        if shortlist.size is None:
-            size = min(100, data.meta.num_labels)
-            shortlist = shortlist.model_copy(update={"size": size})
-        if classifier.random_negatives is None:
-            labels = data.meta.num_labels
-            drawn = labels if labels <= 8192 else 2048
-            classifier = classifier.model_copy(update={"random_negatives": drawn})
-        if training.batch_size is None:
-            documents = data.meta.splits["train"].documents
-            size = 2 ** max(5, min(8, int(math.log2(max(documents, 100) / 100))))
-            training = training.model_copy(update={"batch_size": size})
-        return self.model_copy(
-            update={"shortlist": shortlist, "classifier": classifier, "training": training}
-        )
+        """The config with everything that was left open derived from the data.
+
+        Labels are rare where they have fewer than ``RARE`` training documents on average. There
+        random projections tell labels apart that a truncated SVD merges, the encoder must learn
+        slowly lest it forget them, and the sparse channel does most (docs/ablations.md).
+        """
+        train, labels = data.meta.splits["train"], data.meta.num_labels
+        rare = train.label_pairs < RARE * labels
+        tokens = ("random" if rare else "svd") if self.encoder.tokens == "auto" else None
+        tokens = tokens or self.encoder.tokens
+        negatives = ("random" if rare else "union") if self.classifier.negatives == "auto" else None
+        negatives = negatives or self.classifier.negatives
+        few = 4096 if negatives == "random" else 2048
+        batch = 2 ** max(5, min(8, int(math.log2(max(train.documents, 100) / 100))))
+        derived: dict[str, dict[str, Any]] = {
+            "encoder": {
+                "token_scale": 4.0 if tokens == "random" else 1.0,
+                "rate_factor": 0.05 if rare else 1.0,
+            },
+            "shortlist": {"size": min(100, labels)},
+            "classifier": {"random_negatives": labels if labels <= 8192 else few},
+            "training": {"batch_size": batch, "epochs": 2 if rare else 10},
+        }
+        update = {}
+        for name, values in derived.items():
+            section = getattr(self, name)
+            missing = {key: v for key, v in values.items() if getattr(section, key) is None}
+            update[name] = section.model_copy(update=missing)
+        update["encoder"] = update["encoder"].model_copy(update={"tokens": tokens})
+        update["classifier"] = update["classifier"].model_copy(update={"negatives": negatives})
+        return self.model_copy(update=update)
 
     def identity(self) -> str:
         """A hash of every key that changes what an epoch computes."""
@@ -210,6 +234,17 @@ def check_data(config: RunConfig, data: DataSet) -> None:
         raise ConfigError(
             f"shortlist.size={config.shortlist.size} is more than the data set's "
             f"{meta.num_labels} labels; lower it to at most that"
+        )
+    if config.shortlist.size == 0 and config.neighbors.size == 0:
+        raise ConfigError(
+            "shortlist.size=0 and neighbors.size=0 leave nothing to predict from; raise one"
+        )
+    if config.shortlist.size == 0 and config.resolved(data).classifier.uses_shortlists(
+        meta.num_labels
+    ):
+        raise ConfigError(
+            f"shortlist.size=0, but classifier.negatives={config.classifier.negatives} trains on "
+            "shortlists; raise shortlist.size or set classifier.negatives=random"
         )
     parts = max(config.resources.workers, config.resources.label_shards)
     if parts > meta.num_labels:

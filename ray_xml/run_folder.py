@@ -64,14 +64,21 @@ class RunFolder:
         """The config of the run.
 
         Raises:
-            CheckpointError: this is no run folder.
+            CheckpointError: this is no run folder, or one of another version's.
+            ConfigError: its config is damaged.
         """
         if not self.config_file.is_file():
             raise CheckpointError(
                 f"{self.path}: no run here (no config.yaml); make one with "
                 "`ray-xml train CONFIG data=DATA run=RUN`"
             )
-        return load_config(RunConfig, self.config_file)
+        try:
+            return load_config(RunConfig, self.config_file)
+        except ConfigError:
+            # A run of another version of ray_xml has other keys: the version says more.
+            for epoch in checkpoint.epochs_in(self.checkpoints):
+                checkpoint.read_manifest(checkpoint.folder_of(self.checkpoints, epoch))
+            raise
 
     def epochs_done(self) -> int:
         epochs = checkpoint.epochs_in(self.checkpoints)

@@ -31,6 +31,8 @@ def candidates(found: Found, answer: Answer | None = None) -> Evidence:
         again = np.zeros_like(repeats)
         np.put_along_axis(again, order, repeats, 1)
         labels = np.where(again, np.int32(-1), labels)
+    # Where there is no label a search gives −∞.
+    logits, cosines = (np.where(labels < 0, np.float32(0), one) for one in (logits, cosines))
     none = np.zeros_like(logits)
     if answer is None:
         nobody = np.zeros(len(labels), np.float32)

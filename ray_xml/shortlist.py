@@ -28,12 +28,13 @@ class ShortlistConfig(Section):
     """Which labels a document is compared with.
 
     Attributes:
-        size: labels from each source; None is 100, or all labels where there are fewer.
+        size: labels from each source; None is 100, or all labels where there are fewer. 0 leaves
+            the dense search to training: predictions are made among the neighbours' labels.
         source: ``proxy`` (cosine to label proxies), ``classifier`` (the classifier's own score)
             or ``both``.
     """
 
-    size: int | None = Field(None, ge=1)
+    size: int | None = Field(None, ge=0)
     source: Literal["proxy", "classifier", "both"] = "proxy"
 
     @property
@@ -49,6 +50,8 @@ class ShortlistConfig(Section):
 
     @property
     def sources(self) -> tuple[str, ...]:
+        if self.size == 0:
+            return ()
         return ("proxy", "classifier") if self.source == "both" else (self.source,)
 
 

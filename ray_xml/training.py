@@ -29,6 +29,7 @@ from ray_xml.errors import TrainingError
 from ray_xml.exchange import Exchange
 from ray_xml.lexical import Lexical
 from ray_xml.model import save_neighbors
+from ray_xml.model_share import new_share
 from ray_xml.neighbors import Neighbors
 from ray_xml.ranges import Ranges
 from ray_xml.refresh import Refresher, Validation
@@ -36,7 +37,6 @@ from ray_xml.run_config import RunConfig
 from ray_xml.run_data import metric_sums, split_rows
 from ray_xml.run_state import RunState, load_state, save_state
 from ray_xml.store import DataSet
-from ray_xml.token_table import token_table
 
 Event = Callable[[dict[str, Any]], None]
 
@@ -76,6 +76,7 @@ class Training:
         self.sums = metric_sums(data, config.dataset)
         self.state = RunState(epoch=0)
         self.encoder, self.classifier = self._build()
+        self.lists = config.classifier.uses_shortlists(data.meta.num_labels)
         self.lexical = self._index_documents()
         self.batches = BatchMaker(
             self.features,
@@ -100,33 +101,12 @@ class Training:
         )
 
     def _build(self) -> tuple[Encoder, Classifier]:
-        config, seed = self.config, self.config.training.seed
+        """As new, or as the newest checkpoint has them."""
         self._progress("token table", 0, 1)
         checkpoints = self.folder / "checkpoints"
-        resume = epochs_in(checkpoints)
-        width = partition.even(config.encoder.dim, self.exchange.size)[self.exchange.rank]
-        if resume:
-            table = torch.zeros(self.features.num_columns, width[1] - width[0], device=self.device)
-        else:
-            table = config.encoder.token_scale * token_table(
-                config.encoder.tokens,
-                self.features,
-                config.encoder.dim,
-                self.exchange,
-                seed=seed,
-                device=self.device,
-            )
-        encoder = Encoder(config.encoder, table, self.exchange, seed=seed)
-        label_range = partition.label_ranges(self.label_counts, self.exchange.size)[
-            self.exchange.rank
-        ]
-        classifier = Classifier(
-            label_range,
-            config.encoder.dim,
-            self.label_counts[slice(*label_range)],
-            self.features.num_rows,
-            self.device,
-            config.classifier.precision,
+        resume = bool(epochs_in(checkpoints))
+        encoder, classifier = new_share(
+            self.config, self.features, self.label_counts, self.exchange, self.device, empty=resume
         )
         if resume:
             self.state = load_state(checkpoints, encoder, classifier, self.data)
@@ -145,10 +125,12 @@ class Training:
         while True:
             epoch = self.state.epoch
             begins_cycle = epoch % settings.cycle_epochs == 0
-            last = epoch == settings.epochs
-            fitted = begins_cycle or last
+            last = epoch == settings.total
+            # Before the first epoch there is nothing to validate, so only shortlists would call
+            # for a refresh.
+            fitted = last or (begins_cycle and (epoch > 0 or self.lists))
             if fitted:
-                self._refresh(train_on=not last and begins_cycle)
+                self._refresh(train_on=self.lists and not last)
             if epoch > 0 and not self.state.stored:
                 self._store(with_proxies=fitted)
                 yield self._report()
@@ -194,18 +176,20 @@ class Training:
     def _shortlist_path(self, cycle: int) -> Path:
         return self.folder / "shortlists" / f"cycle-{cycle:04d}.i32"
 
+    def _shortlists(self, cycle: int) -> np.ndarray:
+        path = self._shortlist_path(cycle)
+        if not path.exists():
+            # Only when somebody deleted it: a refresh from the encoder as it is now.
+            self._refresh_lost(cycle)
+        shape = (self.features.num_rows, self.config.shortlist.width)
+        return np.memmap(path, np.int32, "r", shape=shape)
+
     # ---- one epoch ---------------------------------------------------------------------------
 
     def _train_epoch(self, epoch: int) -> None:
         self.clock.start("classifier")
         settings = self.config.training
-        cycle = epoch - epoch % settings.cycle_epochs
-        path = self._shortlist_path(cycle)
-        if not path.exists():
-            # Only when somebody deleted it: a refresh from the encoder as it is now.
-            self._refresh_lost(cycle)
-        width = self.config.shortlist.width
-        lists = np.memmap(path, np.int32, "r", shape=(self.features.num_rows, width))
+        lists = self._shortlists(epoch - epoch % settings.cycle_epochs) if self.lists else None
         order = partition.epoch_order(self.features.num_rows, seed=settings.seed, epoch=epoch)
         size = settings.batch
         steps, done = -(-len(order) // size), 0
@@ -292,7 +276,7 @@ class Training:
                 {
                     "phase": phase,
                     "epoch": self.state.epoch,
-                    "epochs": self.config.training.epochs,
+                    "epochs": self.config.training.total,
                     "done": done,
                     "total": total,
                     "docs_per_second": round(rate, 1),

@@ -90,6 +90,8 @@ def make_config(**sections: Mapping[str, Any]) -> RunConfig:
     small: dict[str, dict[str, Any]] = {
         "encoder": {"dim": 24, "dropout": 0.2, "tokens": "random"},
         "shortlist": {"size": 12},
+        # Fewer than there are labels, so that shortlists have a say.
+        "classifier": {"random_negatives": 20},
         # The same on every processor, and exact enough to compare one worker with several.
         "proxy": {"passes": 2},
         "training": {"epochs": 2, "batch_size": 64, "cycle_epochs": 1, "validation": 0.1},
@@ -108,6 +110,7 @@ def local_ranges(data: DataSet, config: RunConfig, parts: int) -> LocalRanges:
 
 def make_training(data: DataSet, config: RunConfig, folder: Path, *, parts: int = 1) -> Training:
     """A run of one process over ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
     return Training(config, data, folder, local_ranges(data, config, parts), Exchange())
 
 

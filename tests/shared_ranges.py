@@ -11,10 +11,8 @@ from multiprocessing.managers import BaseManager
 from threading import Lock, Thread
 from typing import Any
 
-import numpy as np
-
 from ray_xml.label_search import Found
-from ray_xml.ranges import LocalRanges
+from ray_xml.ranges import Block, LocalRanges
 
 _KEY = b"tests"
 
@@ -68,7 +66,7 @@ class SharedRanges:
 
     def search(
         self,
-        blocks: Iterable[tuple[int, np.ndarray]],
+        blocks: Iterable[Block],
         k: int,
         sources: tuple[str, ...],
         both_scores: bool,

@@ -68,7 +68,7 @@ def train(config: RunConfig) -> Outcome:
     )
     folder = RunFolder(config.run)
     before = folder.begin(config)
-    if before < config.training.epochs:
+    if before < config.training.total:
         with (
             session(config.resources) as shares,
             LabelShards(config, shares) as shards,

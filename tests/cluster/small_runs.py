@@ -98,7 +98,7 @@ def assert_same_checkpoint(left: RunFolder, right: RunFolder, epoch: int) -> Non
         checkpoint.read_manifest(checkpoint.folder_of(one.checkpoints, epoch))
         for one in (left, right)
     )
-    for key in ("beta", "best_epoch", "best_value", "validation", "adam_steps", "with_proxies"):
+    for key in ("blend", "best_epoch", "best_value", "validation", "adam_steps", "with_proxies"):
         assert first[key] == second[key], key
 
 

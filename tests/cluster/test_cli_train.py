@@ -128,12 +128,17 @@ def test_the_same_command_finishes_the_run(story: Story, straight: Run) -> None:
     assert shown == list(range(story.done["killed"] + 1, EPOCHS + 1))
     assert story.left["finished"] == []
     names = {path.name for path in story.run.path.iterdir()}
-    assert names == {"config.yaml", "metrics.jsonl", "losses", "checkpoints", "shortlists"}
+    assert names == {
+        "config.yaml", "metrics.jsonl", "losses", "checkpoints", "shortlists",
+        "neighbors.safetensors",
+    }  # fmt: skip
 
 
 def test_stops_leave_no_trace_in_the_model(story: Story, straight: Run) -> None:
     assert_same_checkpoint(story.run, straight.folder, EPOCHS)
     assert np.array_equal(story.run.step_losses(), straight.folder.step_losses())
+    written = [run.neighbors_file.read_bytes() for run in (story.run, straight.folder)]
+    assert written[0] == written[1]
     keys = ("epoch", "loss", "validation")
     ours, theirs = (
         [{key: line.get(key) for key in keys} for line in one.lines()]
@@ -169,6 +174,29 @@ def test_predictions_are_the_predictor_s(story: Story, data: DataSet) -> None:
     assert table["names"][0] == [f"name of {label}" for label in expected.labels[0]]
 
 
+def test_an_export_predicts_as_the_run_does(story: Story, data: DataSet) -> None:
+    status, out, err = ray_xml("export", "run", "small", "--dtype", "fp16", folder=story.folder)
+    assert (status, err) == (0, "")
+    assert out.startswith("small: model of epoch ")
+    results = []
+    for model in ("run", "small"):
+        status, out, _ = ray_xml("evaluate", model, "--json", folder=story.folder)
+        assert status == 0
+        results.append(json.loads(out))
+    assert results[0] == pytest.approx(results[1], abs=1.0)
+    (story.folder / "elsewhere").mkdir()
+    (story.folder / "small").rename(story.folder / "elsewhere" / "small")
+    features = data.split("test").features
+    one, other = (
+        Predictor.load(path).predict(features).labels
+        for path in (story.run.path, story.folder / "elsewhere" / "small")
+    )
+    assert (one == other).mean() > 0.98
+    status, out, err = ray_xml("export", "run", "elsewhere", folder=story.folder)
+    assert (status, out) == (1, "")
+    assert "elsewhere exists already; choose a new folder" in err
+
+
 def test_examples_show_names(story: Story) -> None:
     status, out, _ = ray_xml("examples", "run", "--count", "3", folder=story.folder)
     assert status == 0
@@ -198,5 +226,5 @@ def test_a_worker_s_traceback_reaches_the_terminal(story: Story, spoilt: Path) -
     assert status == 1
     assert "error: worker" in err
     assert "in _work" in err
-    assert "which is not in the valid range" in err
+    assert "ids of features are not all in 0..299" in err
     assert story.left["failed"] == []

@@ -16,7 +16,7 @@ from small_runs import no_shard_stays, shard_actors
 from ray_xml.cluster.label_shards import LabelShards, ShardedRanges
 from ray_xml.cluster.session import Shares
 from ray_xml.errors import TrainingError
-from ray_xml.label_search import Found
+from ray_xml.label_search import GIVEN, Found
 from ray_xml.proxies import fit, identity_map
 from ray_xml.ranges import LocalRanges
 from ray_xml.run_config import RunConfig
@@ -99,18 +99,23 @@ def test_saved_proxies(both: Both, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sources", [("proxy",), ("classifier",), ("proxy", "classifier")])
-@pytest.mark.parametrize("scores", [False, True])
+@pytest.mark.parametrize(("scores", "given"), [(False, False), (True, False), (True, True)])
 def test_searches(
-    both: Both, embeddings: np.ndarray, sources: tuple[str, ...], scores: bool
+    both: Both, embeddings: np.ndarray, sources: tuple[str, ...], scores: bool, given: bool
 ) -> None:
+    labels = np.random.default_rng(7).integers(-1, NUM_LABELS, (540, 7), dtype=np.int32)
     # More blocks than a worker has under way at once.
-    blocks = [(first, embeddings[first : first + 60]) for first in range(0, 540, 60)]
+    parts = [slice(first, first + 60) for first in range(0, 540, 60)]
+    blocks = [(part.start, embeddings[part], labels[part] if given else None) for part in parts]
     sharded, local = (list(ranges.search(iter(blocks), 10, sources, scores)) for ranges in both)
-    assert [key for key, _ in sharded] == [key for key, _ in local] == [key for key, _ in blocks]
+    assert [key for key, _ in sharded] == [key for key, _ in local] == [key for key, *_ in blocks]
     for (_, ours), (_, theirs) in zip(sharded, local, strict=True):
         assert_same(ours, theirs)
-        assert set(ours.labels) == set(sources)
-        assert all(labels.shape == (60, 10) for labels in ours.labels.values())
+        assert set(ours.labels) == {*sources, *([GIVEN] if given else [])}
+        assert all(ours.labels[source].shape == (60, 10) for source in sources)
+    if given:
+        answered = [found.labels[GIVEN] for _, found in sharded]
+        assert np.array_equal(np.concatenate(answered), labels)
 
 
 def assert_same(ours: Found, theirs: Found) -> None:

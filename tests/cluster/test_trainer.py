@@ -26,15 +26,18 @@ def test_a_run_leaves_what_it_promises(straight: Run, data: DataSet) -> None:
     assert [line["epoch"] for line in outcome.lines] == list(range(1, 17))
     assert len(folder.step_losses()) == 16 * 17
     # Validated where a cycle ends, and it does learn.
-    checked = {x["epoch"]: x["validation"]["P@1"] for x in outcome.lines if "validation" in x}
+    checked = {x["epoch"]: x for x in outcome.lines if "validation" in x}
     assert list(checked) == list(range(2, 17, 2))
-    assert checked[16] > checked[2] + 10
+    # The neighbours know nearly everything here from the first, so only the dense search can tell.
+    assert all(line["validation"]["P@1"] > 90 for line in checked.values())
+    assert checked[16]["shortlist_recall"] > checked[2]["shortlist_recall"] + 10
     assert outcome.lines[-1]["loss"] < 0.8 * outcome.lines[0]["loss"]
     assert all(0.1 < line["memory_gib"] < 20 for line in outcome.lines)
     assert all(line["bytes_sent_per_step"] > 0 for line in outcome.lines)
     # Nothing of Ray's, and nothing that says that the run is still going on.
     assert {path.name for path in folder.path.iterdir()} == {
         "config.yaml", "metrics.jsonl", "losses", "checkpoints", "shortlists",
+        "neighbors.safetensors",
     }  # fmt: skip
     assert {path.name for path in folder.checkpoints.iterdir()} == {
         f"epoch-{epoch:04d}" for epoch in range(1, 17)
@@ -54,6 +57,37 @@ def test_one_process_gives_the_same_as_five(straight: Run, data: DataSet, tmp_pa
         if "validation" in ours:
             assert ours["validation"] == pytest.approx(theirs["validation"], abs=1.7)  # 1 of 60
             assert ours["proxy_loss"] == pytest.approx(theirs["proxy_loss"], rel=1e-3)
+            for key in ("shortlist_recall", "candidate_recall"):
+                assert ours[key] == pytest.approx(theirs[key], abs=1.0)
+    weights = [blend_weights(run, 4) for run in (alone, straight)]
+    np.testing.assert_allclose(weights[0], weights[1], atol=0.1)
+    written = [run.folder.neighbors_file.read_bytes() for run in (alone, straight)]
+    assert written[0] == written[1]
+
+
+def blend_weights(run: Run, epoch: int) -> list[float]:
+    """The numbers of the score that a checkpoint's validation fitted."""
+    folder = checkpoint.folder_of(run.folder.checkpoints, epoch)
+    return list(checkpoint.read_manifest(folder)["blend"]["weights"])
+
+
+def test_one_process_gives_the_same_as_five_without_shortlists(
+    cluster: None, data: DataSet, tmp_path: Path
+) -> None:
+    runs = []
+    for workers, shards in ((1, 1), (2, 3)):
+        folder = tmp_path / str(workers) / "run"
+        folder.parent.mkdir()
+        config = both_config(data, folder, workers=workers, shards=shards, epochs=2)
+        classifier = config.classifier.model_copy(update={"negatives": "random"})
+        runs.append(start(config.model_copy(update={"classifier": classifier})))
+        assert runs[-1].shortlists == {}
+        assert not (folder / "shortlists").exists()
+    np.testing.assert_allclose(steps(runs[0], 2), steps(runs[1], 2), rtol=1e-4)
+    weights = [blend_weights(run, 2) for run in runs]
+    np.testing.assert_allclose(weights[0], weights[1], atol=0.1)
+    checked = [run.outcome.lines[-1]["validation"] for run in runs]
+    assert checked[0] == pytest.approx(checked[1], abs=1.7)
 
 
 def test_a_stop_inside_a_cycle_leaves_no_trace(
@@ -64,6 +98,8 @@ def test_a_stop_inside_a_cycle_leaves_no_trace(
     again = start(both_config(data, tmp_path / "run", workers=2, shards=3, epochs=4))
     assert (again.outcome.epochs, again.outcome.trained) == (4, 1)
     assert_same_checkpoint(again.folder, straight.folder, 4)
+    written = [run.folder.neighbors_file.read_bytes() for run in (again, straight)]
+    assert written[0] == written[1]
     assert np.array_equal(steps(again, 4), steps(straight, 4))
 
 
@@ -104,8 +140,10 @@ def test_the_predictor_agrees_with_the_shards(straight: Run, data: DataSet) -> N
     train = data.split("train")
     sums = metric_sums(data, predictor.config.dataset)
     sums.update(predictor.predict(train.features.take(held)).labels, train.labels.take(held))
-    told = predictor.manifest["validation"]
-    assert predictor.manifest["epoch"] == straight.outcome.lines[-1]["best"]["epoch"]
+    manifest = checkpoint.read_manifest(straight.folder.model())
+    told = manifest["validation"]
+    assert predictor.model.blend.as_dict() == manifest["blend"]
+    assert predictor.model.epoch == straight.outcome.lines[-1]["best"]["epoch"]
     assert {key: told[key] for key in METRICS} == pytest.approx(
         {key: sums.result()[key] for key in METRICS}, abs=1e-6
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from ray_xml.batches import BatchMaker
@@ -12,7 +13,9 @@ from ray_xml.sparse import Csr
 DOCUMENTS, TOKENS, LABELS = 23, 40, 30
 
 
-def maker(label_range: tuple[int, int], *, workers: int = 1, drawn: int = 5) -> BatchMaker:
+def maker(
+    label_range: tuple[int, int], *, workers: int = 1, drawn: int = 5, negatives: str = "union"
+) -> BatchMaker:
     random = np.random.default_rng(0)
     tokens = [sorted(random.choice(TOKENS, 4, replace=False).tolist()) for _ in range(DOCUMENTS)]
     labels = [sorted(random.choice(LABELS, 2, replace=False).tolist()) for _ in range(DOCUMENTS)]
@@ -21,7 +24,7 @@ def maker(label_range: tuple[int, int], *, workers: int = 1, drawn: int = 5) -> 
         Csr.from_lists(labels, LABELS),
         label_range,
         workers,
-        "union",
+        negatives,
         torch.device("cpu"),
         drawn,
         seed=1,
@@ -31,10 +34,12 @@ def maker(label_range: tuple[int, int], *, workers: int = 1, drawn: int = 5) -> 
 SHORTLISTS = np.random.default_rng(1).integers(0, LABELS, (DOCUMENTS, 3), dtype=np.int32)
 
 
-def candidate_labels(made: BatchMaker, epoch: int) -> list[set[int]]:
+def candidate_labels(
+    made: BatchMaker, epoch: int, shortlists: np.ndarray | None = SHORTLISTS
+) -> list[set[int]]:
     low, high = made.label_range
     order = epoch_order(DOCUMENTS, seed=1, epoch=epoch)
-    batches = made.epoch(order, 5, SHORTLISTS, epoch)
+    batches = made.epoch(order, 5, shortlists, epoch)
     everything = list(range(low, high))
     return [
         set(everything if b.candidates.rows is None else (b.candidates.rows + low).tolist())
@@ -69,6 +74,41 @@ def test_draws_differ_by_batch_and_epoch_and_repeat() -> None:
     assert draws(0) == draws(0)
     assert draws(0) != draws(1)
     assert len(set(draws(0))) > 1
+
+
+@pytest.mark.parametrize("drawn", [0, 5])
+def test_random_negatives_are_the_batch_s_own_labels_and_those_drawn(drawn: int) -> None:
+    made = maker((0, LABELS), drawn=drawn, negatives="random")
+    found = candidate_labels(made, 2, None)
+    order = epoch_order(DOCUMENTS, seed=1, epoch=2)
+    for start, labels in zip(range(0, DOCUMENTS, 5), found, strict=True):
+        own = set(made.labels.take(order[start : start + 5]).ids.tolist())
+        assert labels >= own
+        extra = labels - own
+        assert len(extra) <= drawn
+        assert labels == own | set(
+            () if drawn == 0 else made._drawn((2, start)).tolist()  # type: ignore[union-attr]
+        )
+    # The same labels are drawn as beside shortlists.
+    union = candidate_labels(maker((0, LABELS), drawn=drawn), 2)
+    assert all(more >= fewer for more, fewer in zip(union, found, strict=True))
+    assert union != found
+
+
+def test_random_negatives_over_ranges_are_those_of_one_worker() -> None:
+    parts = [(0, LABELS), (0, 11), (11, LABELS)]
+    whole, low, high = (
+        candidate_labels(maker(part, negatives="random"), 3, None) for part in parts
+    )
+    assert [a | b for a, b in zip(low, high, strict=True)] == whole
+
+
+def test_every_candidate_is_everybody_s_negative_but_with_shortlist() -> None:
+    order = epoch_order(DOCUMENTS, seed=1, epoch=0)
+    for negatives, lists in (("random", None), ("union", SHORTLISTS), ("shortlist", SHORTLISTS)):
+        made = maker((0, LABELS), negatives=negatives)
+        masks = [batch.candidates.mask is None for batch in made.epoch(order, 5, lists, 0)]
+        assert masks == [negatives != "shortlist"] * 5
 
 
 def test_as_many_draws_as_labels_are_all_labels() -> None:

@@ -140,11 +140,13 @@ def test_an_unknown_tensor_is_refused(tmp_path: Path) -> None:
         load_range(folder, "lines", "weight", (0, 4))
 
 
-def test_another_format_version_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, FORMAT_VERSION + 1])
+def test_another_format_version_is_refused(tmp_path: Path, version: int) -> None:
     folder = write(tmp_path)
-    manifest = read_manifest(folder) | {"format_version": FORMAT_VERSION + 1}
+    manifest = read_manifest(folder) | {"format_version": version}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match=f"version {FORMAT_VERSION + 1}.*reads"):
+    said = f"version {version}, this ray_xml reads {FORMAT_VERSION}; use the version .* wrote it"
+    with pytest.raises(CheckpointError, match=said):
         read_manifest(folder)
 
 

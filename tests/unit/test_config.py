@@ -170,7 +170,8 @@ def test_configs_cannot_be_changed() -> None:
             RunConfig,
             {
                 "data": "a folder: with, marks",
-                "training": {"rate": 2e-6, "metric": "PSP@5", "beta": 1},
+                "training": {"rate": 2e-6, "metric": "PSP@5"},
+                "neighbors": {"size": 0, "idf": "on"},
                 "resources": {"cpus_per_worker": None, "address": "ray://x:1", "device": "cuda"},
                 "dataset": {"name": "ü", "propensity_a": 0.5, "propensity_b": 0.4},
             },

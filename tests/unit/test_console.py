@@ -21,7 +21,7 @@ from ray_xml.run_folder import RunFolder
 CHECKED = {
     "validation": {"P@1": 61.25, "P@5": 30.5, "PSP@5": 44.0},
     "shortlist_recall": 88.04,
-    "beta": 0.5,
+    "candidate_recall": 92.06,
 }
 EVENT = {
     "phase": "classifier", "epoch": 1, "epochs": 4, "done": 1500, "total": 3000,
@@ -65,7 +65,7 @@ def test_an_epoch_in_a_line() -> None:
     plain = describe_epoch({**line(3), "seconds": {"classifier": 62.4}})
     assert plain == "epoch   3  loss 3.2500  62 s  12,346 docs/s"
     assert describe_epoch({**line(3), "seconds": {"classifier": 62.4}, **CHECKED}) == (
-        plain + "  validation P@1 61.25 P@5 30.50 PSP@5 44.00  shortlist recall 88.0  β 0.5"
+        plain + "  validation P@1 61.25 P@5 30.50 PSP@5 44.00  candidate recall 92.1"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,16 +65,11 @@ def test_against_slow_sums(predictor: Predictor, data: DataSet) -> None:
 def test_the_config_s_constants_count(predictor: Predictor, data: DataSet) -> None:
     dataset = DataSetConfig(propensity_a=0.6, propensity_b=2.6)
     config = predictor.config.model_copy(update={"dataset": dataset})
-    other = Predictor(predictor_folder(predictor), config)
+    other = Predictor(replace(predictor.model, config=config))
     results = evaluate(other, data, "test")
     listed = predictor.predict(data.split("test").features, 5).labels
     slow = slow_propensity_precision(listed, data, "test", 5, 0.6, 2.6)
     assert results["PSP@5"] == pytest.approx(slow, rel=1e-5)
-
-
-def predictor_folder(predictor: Predictor) -> Path:
-    epoch = predictor.manifest["epoch"]
-    return Path(predictor.config.run) / "checkpoints" / f"epoch-{epoch:04d}"
 
 
 def test_the_model_beats_the_most_frequent_labels(predictor: Predictor, data: DataSet) -> None:

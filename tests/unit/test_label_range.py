@@ -11,10 +11,10 @@ from made import dense, random_csr
 
 from ray_xml.checkpoint import load_range
 from ray_xml.label_range import LabelRange
-from ray_xml.label_search import Found
+from ray_xml.label_search import GIVEN, Found
 from ray_xml.partition import Range
 from ray_xml.proxies import identity_map
-from ray_xml.ranges import LocalRanges
+from ray_xml.ranges import Block, LocalRanges
 from ray_xml.sparse import Csr
 
 DOCUMENTS, LABELS, DIM, BLOCK = 90, 40, 8, 32
@@ -37,9 +37,10 @@ def embeddings() -> np.ndarray:
     return np.maximum(rng.standard_normal((DOCUMENTS, DIM)), 0).astype(np.float16)
 
 
-def blocks(z: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def blocks(z: np.ndarray, given: np.ndarray | None = None) -> Iterator[Block]:
     for first in range(0, len(z), BLOCK):
-        yield first, z[first : first + BLOCK]
+        part = slice(first, first + BLOCK)
+        yield first, z[part], None if given is None else given[part]
 
 
 def affine() -> torch.Tensor:
@@ -60,7 +61,7 @@ def make(cuts: list[Range], *, with_rows: bool = True) -> tuple[list[LabelRange]
     parts = [LabelRange(cut, labels()) for cut in cuts]
     ranges = LocalRanges(parts)
     ranges.begin_cycle(4)
-    for first, block in blocks(embeddings()):
+    for first, block, _ in blocks(embeddings()):
         ranges.add_block(4, first, block)
     ranges.set_proxies(affine())
     if with_rows:
@@ -106,15 +107,20 @@ def brute_force(source: str, k: int) -> list[list[int]]:
 
 
 def search(
-    ranges: LocalRanges, k: int, sources: tuple[str, ...] = SOURCES, *, both_scores: bool = True
+    ranges: LocalRanges,
+    k: int,
+    sources: tuple[str, ...] = SOURCES,
+    *,
+    both_scores: bool = True,
+    given: np.ndarray | None = None,
 ) -> Found:
-    found = list(ranges.search(blocks(embeddings()), k, sources, both_scores))
+    found = list(ranges.search(blocks(embeddings(), given), k, sources, both_scores))
     assert [first for first, _ in found] == [0, 32, 64]
     return Found(
         *(
             {
                 source: np.concatenate([getattr(one, part)[source] for _, one in found])
-                for source in sources
+                for source in found[0][1].labels
             }
             for part in ("labels", "cosines", "logits")
         )
@@ -159,6 +165,61 @@ def test_everything_is_the_same_bit_for_bit_over_ranges() -> None:
                 np.testing.assert_array_equal(
                     getattr(found, part)[source], getattr(one, part)[source]
                 )
+
+
+def given_labels() -> np.ndarray:
+    """int32 [documents, 7]: labels of any range, some twice, some unseen, some none."""
+    rng = np.random.default_rng(4)
+    given = rng.integers(0, LABELS, (DOCUMENTS, 7), dtype=np.int32)
+    given[rng.random(given.shape) < 0.2] = -1
+    return given
+
+
+@pytest.mark.parametrize("cuts", CUTS)
+@pytest.mark.parametrize("sources", [("proxy",), SOURCES])
+def test_given_labels_are_scored_where_they_live(
+    cuts: list[Range], sources: tuple[str, ...]
+) -> None:
+    given = given_labels()
+    found = search(make(cuts)[1], 5, sources, given=given)
+    assert found.labels.keys() == {*sources, GIVEN}
+    assert np.array_equal(found.labels[GIVEN], given)
+    weight, bias = rows()
+    z = embeddings().astype(np.float64)
+    norms = np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
+    cosines, logits = (z / norms) @ expected_proxies().T, z @ weight.T + bias
+    scored = (given >= 0) & ~np.isin(given, sorted(UNSEEN))
+    assert scored.mean() < 0.8  # of both kinds there are some
+    for name, scores in (("cosines", cosines), ("logits", logits)):
+        expected = np.where(scored, np.take_along_axis(scores, np.maximum(given, 0), 1), 0.0)
+        np.testing.assert_allclose(getattr(found, name)[GIVEN], expected, rtol=1e-4, atol=1e-5)
+    # What was searched for is what it was without them.
+    without = search(make(cuts)[1], 5, sources)
+    for source in sources:
+        np.testing.assert_array_equal(found.labels[source], without.labels[source])
+        np.testing.assert_array_equal(found.logits[source], without.logits[source])
+
+
+def test_given_labels_score_as_found_ones_bit_for_bit_over_ranges() -> None:
+    """A label has one score, however it became a candidate and wherever it lives."""
+    found = search(make(CUTS[0])[1], 9)
+    for cuts in CUTS:
+        again = search(make(cuts)[1], 1, given=found.labels["proxy"])
+        for name in ("cosines", "logits"):
+            np.testing.assert_array_equal(
+                getattr(again, name)[GIVEN], getattr(found, name)["proxy"]
+            )
+
+
+def test_no_given_labels_at_all() -> None:
+    found = search(make(CUTS[1])[1], 5, given=np.zeros((DOCUMENTS, 0), np.int32))
+    assert found.labels[GIVEN].shape == found.logits[GIVEN].shape == (DOCUMENTS, 0)
+
+
+def test_given_labels_without_classifier_rows_have_no_logit() -> None:
+    found = search(make(CUTS[1], with_rows=False)[1], 5, ("proxy",), given=given_labels())
+    assert (found.logits[GIVEN] == 0).all()
+    assert (found.cosines[GIVEN] != 0).any()
 
 
 @pytest.mark.parametrize("sources", [("proxy",), ("classifier",)])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from made import dense, make_config, make_training, random_csr
 
-from ray_xml import refresh
-from ray_xml.metrics import MetricSums
-from ray_xml.refresh import BETAS, _count_hits
+from ray_xml import blend, refresh
+from ray_xml.blend import Evidence
+from ray_xml.refresh import Validation, count_hits, true_candidates
+from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
 from ray_xml.training import Training
 
@@ -25,11 +27,14 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refresh, "_ROW_BLOCK", 13)
 
 
-def make(data: DataSet, folder: Path, source: str, parts: int = 3) -> Training:
+def make(
+    data: DataSet, folder: Path, source: str, parts: int = 3, **sections: dict[str, Any]
+) -> Training:
     config = make_config(
         shortlist={"source": source, "size": SIZE},
         encoder={"tokens": "svd", "dim": 32},
         training={"validation": 0.2},
+        **sections,
     )
     training = make_training(data, config, folder, parts=parts)
     generator = torch.Generator().manual_seed(0)
@@ -84,45 +89,97 @@ def test_fitted_rows_find_their_labels(data: DataSet, tmp_path: Path) -> None:
     training = make(data, tmp_path, "proxy")
     training.refresher.write_shortlists(tmp_path / "made.i32", training.features)
     lists = np.fromfile(tmp_path / "made.i32", np.int32).reshape(-1, SIZE)
-    hits = _count_hits(lists, training.labels.packed())
+    hits = count_hits(lists, training.labels.packed())
     assert hits > 0.7 * training.labels.nnz
 
 
-@pytest.mark.parametrize("metric", ["P@1", "PSP@5"])
-def test_validation_chooses_the_best_beta(data: DataSet, tmp_path: Path, metric: str) -> None:
-    training = make(data, tmp_path, "both")
-    features, labels = training.held_features, training.held_labels
-    found = training.refresher.validate(features, labels, training.sums, metric, None)
+def validate(training: Training) -> Validation:
+    held = training.held_features, training.held_labels
+    return training.refresher.validate(*held, training.lexical, training.sums)
+
+
+def all_evidence(training: Training, features) -> tuple[Evidence, np.ndarray]:
+    """(evidence of every label for each document, which labels are candidates), slowly.
+
+    Candidates are the best of each source and those that neighbours vote for.
+    """
     scores = all_scores(training, features)
-    listed = np.full_like(scores["proxy"], -np.inf)
-    for one in ("proxy", "classifier"):
-        np.put_along_axis(listed, best(scores[one], SIZE), 0.0, 1)
-    results = []
-    for beta in BETAS:
-        by = 1 / (1 + np.exp(-scores["classifier"])), 1 / (1 + np.exp(-scores["proxy"]))
-        blend = listed + beta * by[0] + (1 - beta) * by[1]
-        sums = training.sums.from_array(np.zeros_like(training.sums.as_array()))
-        sums.update(np.argsort(-blend, axis=1, kind="stable")[:, :5], labels)
-        results.append(sums.result())
-    values = [result[metric] for result in results]
-    assert len({round(value, 6) for value in values}) > 2  # β matters here
-    assert found.beta == BETAS[int(np.argmax(values))]
-    assert found.results == pytest.approx(results[int(np.argmax(values))], abs=0.5)
-    assert found.results[metric] == pytest.approx(max(values), abs=1e-6)
-    truth = dense(labels) > 0
-    assert found.recall == pytest.approx(100 * (listed == 0)[truth].mean(), abs=0.5)
+    answer = training.lexical.ask(features)
+    votes, shape = answer.votes, scores["proxy"].shape
+    listed, flat, sharp = np.zeros(shape, bool), np.zeros(shape), np.zeros(shape)
+    for source in training.config.shortlist.sources:
+        np.put_along_axis(listed, best(scores[source], SIZE), True, 1)
+    for row, place in zip(*np.nonzero(votes.labels >= 0), strict=True):
+        label = votes.labels[row, place]
+        listed[row, label] = True
+        flat[row, label], sharp[row, label] = votes.flat[row, place], votes.sharp[row, place]
+    everything = np.tile(np.arange(shape[1], dtype=np.int32), (shape[0], 1))
+    evidence = Evidence(
+        np.where(listed, everything, np.int32(-1)),
+        np.where(listed, scores["classifier"], 0),
+        np.where(listed, scores["proxy"], 0),
+        flat,
+        sharp,
+        votes.flat_total,
+        votes.sharp_total,
+        *answer.fits(everything),
+    )
+    return evidence, listed
 
 
-def test_validation_at_a_given_beta(data: DataSet, tmp_path: Path) -> None:
-    training = make(data, tmp_path, "proxy")
-    refresher, held = training.refresher, (training.held_features, training.held_labels)
-    free = refresher.validate(*held, training.sums, "P@1", None)
-    bound = refresher.validate(*held, training.sums, "P@1", 0.0)
-    assert bound.beta == 0.0
-    assert bound.recall == free.recall
-    assert bound.results["P@1"] <= free.results["P@1"]
-    assert isinstance(training.sums, MetricSums)
+@pytest.mark.parametrize("size", [0, 20])
+@pytest.mark.parametrize("source", ["proxy", "both"])
+def test_validation_is_brute_force(data: DataSet, tmp_path: Path, source: str, size: int) -> None:
+    """The fit, the metrics under it and both recalls, worked out over all labels."""
+    training = make(data, tmp_path, source, neighbors={"size": size, "labels": 10})
+    found = validate(training)
+    evidence, listed = all_evidence(training, training.held_features)
+    truth = dense(training.held_labels) > 0
+    features = evidence.features(training.label_counts)
+    expected = blend.fit([(features[listed], truth[listed])])
+    scores = found.blend.log_odds(evidence, training.label_counts)
+    again = expected.log_odds(evidence, training.label_counts)
+    np.testing.assert_allclose(scores[listed], again[listed], rtol=0.01, atol=0.05)
+    scores = np.where(listed, scores, -np.inf)
+    sums = training.sums.from_array(np.zeros_like(training.sums.as_array()))
+    sums.update(np.argsort(-scores, axis=1, kind="stable")[:, :5], training.held_labels)
+    assert found.results == pytest.approx(sums.result(), abs=0.6)  # half a document of 120
+    dense_only, _ = all_evidence(
+        make(data, tmp_path / "0", source, neighbors={"size": 0}), training.held_features
+    )
+    recall = 100 * (dense_only.labels >= 0)[truth].mean()
+    assert found.recall == pytest.approx(recall, abs=0.5)
+    assert found.candidate_recall == pytest.approx(100 * listed[truth].mean(), abs=0.5)
+    if size:
+        assert found.candidate_recall > found.recall + 1
+    else:
+        assert found.candidate_recall == found.recall
     assert training.sums.documents == 0  # the yardstick itself stays empty
+
+
+def test_the_fitted_score_beats_every_single_part_of_it(data: DataSet, tmp_path: Path) -> None:
+    training = make(data, tmp_path, "both", neighbors={"size": 20})
+    found = validate(training)
+    evidence, listed = all_evidence(training, training.held_features)
+    truth = dense(training.held_labels) > 0
+    results = {}
+    features = evidence.features(training.label_counts)
+    for place, name in enumerate(blend.NAMES):
+        scores = np.where(listed, features[..., place], -np.inf)
+        results[name] = 100 * truth[np.arange(len(truth)), scores.argmax(1)].mean()
+    # The score is fitted to be likely, not to this metric: a document of 120 either way.
+    assert found.results["P@1"] > max(results.values()) - 0.9
+    assert found.results["P@1"] > results["cosine"] + 5
+    assert found.results["P@1"] > results["logit"] + 5
+
+
+def test_no_held_out_document_has_a_true_candidate(data: DataSet, tmp_path: Path) -> None:
+    training = make(data, tmp_path, "proxy")
+    features = training.held_features.slice(0, 3)
+    unseen = Csr.from_lists([[int(np.flatnonzero(training.label_counts == 0)[0])]] * 3, 80)
+    found = training.refresher.validate(features, unseen, training.lexical, training.sums)
+    assert (found.recall, found.candidate_recall, found.results["P@1"]) == (0.0, 0.0, 0.0)
+    assert np.isfinite(found.blend.weights).all()
 
 
 def test_hits_are_counted_as_a_loop_would() -> None:
@@ -135,7 +192,18 @@ def test_hits_are_counted_as_a_loop_would() -> None:
             len(set(lists[row].tolist()) & set(np.flatnonzero(held).tolist()))
             for row, held in enumerate(dense(truth))
         )
-        assert _count_hits(lists, truth) == expected
+        assert count_hits(lists, truth) == expected
+
+
+def test_true_candidates_are_those_that_a_loop_finds() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        truth = random_csr(rng, 9, 15, 0.3, binary=True)
+        lists = rng.integers(-1, 15, (9, 6)).astype(np.int32)
+        whole = dense(truth)
+        found = true_candidates(lists, truth)
+        for (row, place), label in np.ndenumerate(lists):
+            assert found[row, place] == (label >= 0 and whole[row, label] > 0)
 
 
 def test_own_blocks_encode_every_document_once(data: DataSet, tmp_path: Path) -> None:

@@ -109,6 +109,26 @@ def test_the_model_is_the_best_checkpoint_that_can_predict(tmp_path: Path) -> No
     assert run.model().name == "epoch-0006"
 
 
+@pytest.mark.parametrize("what", ["config", "model", "begin"])
+def test_a_run_of_an_older_version_says_so(tmp_path: Path, what: str) -> None:
+    """Its config has keys that are gone; that is not what a user should hear of."""
+    run = RunFolder(tmp_path)
+    run.begin(make_config())
+    store(run, 2, best=2)
+    manifest = run.checkpoints / "epoch-0002" / "manifest.json"
+    tree = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**tree, "format_version": 1, "beta": 0.5}))
+    text = run.config_file.read_text()
+    run.config_file.write_text(text.replace("training:\n", "training:\n  beta: 0.5\n"))
+    call = {"config": run.config, "model": run.model, "begin": lambda: run.begin(make_config())}
+    with pytest.raises(CheckpointError, match=r"manifest\.json: format version 1, this .* reads 2"):
+        call[what]()
+    # A wrong key in a run of this version is a wrong key.
+    manifest.write_text(json.dumps(tree))
+    with pytest.raises(ConfigError, match=r"unknown key 'training\.beta'"):
+        call[what]()
+
+
 def test_a_damaged_model_is_an_error(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.begin(make_config())

@@ -11,6 +11,7 @@ import torch
 from made import make_config, make_training
 
 from ray_xml import checkpoint
+from ray_xml.blend import DEFAULT
 from ray_xml.errors import CheckpointError
 from ray_xml.refresh import Validation
 from ray_xml.run_state import RunState, check_data_set, load_state, save_state
@@ -81,11 +82,12 @@ def test_everything_comes_back(data: DataSet, tmp_path: Path) -> None:
 
 def test_the_manifest_tells_what_prediction_needs(data: DataSet, tmp_path: Path) -> None:
     made = trained(data, tmp_path / "run")
-    made.state.validation = Validation(0.4, {"P@1": 50.0}, 80.0)
+    made.state.validation = Validation(DEFAULT, {"P@1": 50.0}, 80.0, 85.0)
     manifest = save(made, tmp_path)
     assert manifest["data_set"] == {"name": "made", "checksum": data.meta.checksum}
     assert (manifest["num_features"], manifest["num_labels"], manifest["dim"]) == (300, 80, 24)
-    assert (manifest["beta"], manifest["validation"]) == (0.4, {"P@1": 50.0})
+    assert manifest["validation"] == {"P@1": 50.0}
+    assert manifest["blend"] == DEFAULT.as_dict()
     assert manifest["with_proxies"]
     assert manifest["best_value"] is None  # minus infinity is no JSON
     assert manifest["adam_steps"]["tokens.table"] == 9  # ⌈540 / 64⌉
@@ -100,7 +102,7 @@ def test_without_ranges_there_are_no_proxies(data: DataSet, tmp_path: Path) -> N
     made = trained(data, tmp_path / "run")
     manifest = save(made, tmp_path, with_proxies=False)
     assert not manifest["with_proxies"]
-    assert manifest["beta"] is None
+    assert manifest["blend"] is None
     assert not list(checkpoint.folder_of(tmp_path, 1).glob("proxies-*"))
 
 

@@ -4,83 +4,150 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from made import random_csr
 
-from ray_xml.label_search import Found
+from ray_xml.blend import Evidence
+from ray_xml.label_search import GIVEN, Found
+from ray_xml.lexical import Answer, Lexical
+from ray_xml.neighbors import Neighbors, NeighborsConfig, Votes
 from ray_xml.scoring import candidates, top_k
+from ray_xml.sparse import Csr
+
+DOCUMENTS, LABELS = 7, 12
 
 
-def sigmoid(x: float) -> float:
-    return 1.0 / (1.0 + np.exp(-np.float64(x)))
-
-
-def random_found(seed: int, sources: tuple[str, ...], n: int = 7, k: int = 5) -> Found:
-    """Lists out of 12 labels whose scores are a function of document and label."""
+def random_found(
+    seed: int, sources: tuple[str, ...], k: int = 5, *, given: np.ndarray | None = None
+) -> Found:
+    """Lists whose scores are a function of document and label; behind the last, label −1 and −∞."""
     rng = np.random.default_rng(seed)
-    cosine, logit = rng.uniform(-1, 1, (n, 12)), 4 * rng.standard_normal((n, 12))
+    shape = (DOCUMENTS, LABELS)
+    cosine, logit = rng.uniform(-1, 1, shape), 4 * rng.standard_normal(shape)
     found = Found({}, {}, {})
+    lists = {}
     for source in sources:
-        lists = np.stack([rng.permutation(12)[:k] for _ in range(n)]).astype(np.int32)
-        lists[rng.random(lists.shape) < 0.2] = -1
-        at = np.maximum(lists, 0)
-        found.labels[source] = lists
-        found.cosines[source] = np.take_along_axis(cosine, at, 1).astype(np.float32)
-        found.logits[source] = np.take_along_axis(logit, at, 1).astype(np.float32)
+        lists[source] = np.stack([rng.permutation(LABELS)[:k] for _ in range(DOCUMENTS)])
+        lists[source][rng.random((DOCUMENTS, k)) < 0.2] = -1
+    if given is not None:
+        lists[GIVEN] = given
+    for source, labels in lists.items():
+        at, missing = np.maximum(labels, 0), 0.0 if source == GIVEN else -np.inf
+        found.labels[source] = labels.astype(np.int32)
+        for into, score in ((found.cosines, cosine), (found.logits, logit)):
+            values = np.where(labels < 0, missing, np.take_along_axis(score, at, 1))
+            into[source] = values.astype(np.float32)
     return found
+
+
+def lexical_answer() -> Answer:
+    """What a small sparse channel says about some documents."""
+    rng = np.random.default_rng(5)
+    features, held = random_csr(rng, 30, 20), random_csr(rng, 30, LABELS, 0.3, binary=True)
+    assert features.values is not None
+    positive = Csr(features.offsets, features.ids, np.abs(features.values), 20)
+    config = NeighborsConfig(size=10, labels=6, terms=8)
+    return Lexical(Neighbors.build(config, positive, held)).ask(positive.slice(0, DOCUMENTS))
+
+
+def at(evidence: Evidence, row: int) -> dict[int, tuple[float, ...]]:
+    """{label: its scores and votes} of a document; every label is there once."""
+    named = [label for label in evidence.labels[row].tolist() if label >= 0]
+    assert len(set(named)) == len(named)
+    columns = [evidence.logits, evidence.cosines, evidence.flat, evidence.sharp]
+    columns += [evidence.centroid, evidence.association]
+    return {
+        label: tuple(float(column[row, place]) for column in columns)
+        for place, label in enumerate(evidence.labels[row].tolist())
+        if label >= 0
+    }
 
 
 @pytest.mark.parametrize("sources", [("proxy",), ("classifier",), ("proxy", "classifier")])
 def test_candidates_name_each_label_once_with_its_scores(sources: tuple[str, ...]) -> None:
     found = random_found(1, sources)
-    labels, by_classifier, by_proxy = candidates(found)
-    assert by_classifier.dtype == by_proxy.dtype == np.float32
-    for row in range(len(labels)):
+    evidence = candidates(found)
+    assert evidence.logits.dtype == evidence.cosines.dtype == np.float32
+    assert np.isfinite(evidence.logits).all()
+    assert np.isfinite(evidence.cosines).all()
+    for row in range(DOCUMENTS):
         expected = {}
         for source in sources:
             for place, label in enumerate(found.labels[source][row].tolist()):
                 if label >= 0:
-                    expected[label] = (
-                        sigmoid(found.logits[source][row, place]),
-                        sigmoid(found.cosines[source][row, place]),
-                    )
-        named = [label for label in labels[row].tolist() if label >= 0]
-        assert sorted(named) == sorted(expected)
-        for place, label in enumerate(labels[row].tolist()):
+                    scores = (found.logits[source][row, place], found.cosines[source][row, place])
+                    expected[label] = (*map(float, scores), 0.0, 0.0, 0.0, 0.0)
+        assert at(evidence, row) == expected
+    assert not evidence.flat_total.any()
+
+
+@pytest.mark.parametrize("sources", [("proxy",), ("classifier",), ("proxy", "classifier")])
+def test_a_label_that_was_voted_for_and_found_keeps_its_votes(sources: tuple[str, ...]) -> None:
+    answer = lexical_answer()
+    votes = answer.votes
+    found = random_found(2, sources, given=votes.labels)
+    evidence = candidates(found, answer)
+    assert np.array_equal(evidence.flat_total, votes.flat_total)
+    assert np.array_equal(evidence.sharp_total, votes.sharp_total)
+    voted_and_found = 0
+    for row in range(DOCUMENTS):
+        expected: dict[int, list[float]] = {}
+        for source in (*sources, GIVEN):
+            for place, label in enumerate(found.labels[source][row].tolist()):
+                scores = (found.logits[source][row, place], found.cosines[source][row, place])
+                if label >= 0:
+                    expected.setdefault(label, [*map(float, scores), 0.0, 0.0])
+        for place, label in enumerate(votes.labels[row].tolist()):
             if label >= 0:
-                scores = (by_classifier[row, place], by_proxy[row, place])
-                assert scores == pytest.approx(expected[label], rel=1e-5)
+                assert votes.flat[row, place] > 0
+                expected[label][2:] = float(votes.flat[row, place]), float(votes.sharp[row, place])
+                voted_and_found += any(label in found.labels[source][row] for source in sources)
+        fits = at(evidence, row)
+        assert {label: one[:4] for label, one in fits.items()} == {
+            label: tuple(one) for label, one in expected.items()
+        }
+        for label, one in fits.items():
+            alone = answer.fits(np.full((DOCUMENTS, 1), label, np.int32))
+            assert one[4:] == (float(alone[0][row, 0]), float(alone[1][row, 0]))
+    assert voted_and_found > 5  # what this test is about does occur
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_candidates_where_nobody_votes() -> None:
+    answer = lexical_answer()
+    found = random_found(3, ("proxy",), given=np.full((DOCUMENTS, 1), -1, np.int32))
+    nobody = Answer(
+        Votes(
+            np.full((DOCUMENTS, 1), -1, np.int32),
+            *np.zeros((2, DOCUMENTS, 1), np.float32),
+            *np.zeros((2, DOCUMENTS), np.float32),
+        ),
+        answer._queries,
+        answer._words,
+    )
+    evidence, alone = candidates(found, nobody), candidates(random_found(3, ("proxy",)))
+    for row in range(DOCUMENTS):
+        assert {label: one[:4] for label, one in at(evidence, row).items()} == {
+            label: one[:4] for label, one in at(alone, row).items()
+        }
+
+
 @pytest.mark.parametrize("k", [1, 4, 15])
-def test_the_best_of_the_blend(beta: float, k: int) -> None:
-    labels, by_classifier, by_proxy = candidates(random_found(2, ("proxy", "classifier")))
-    best, scores = top_k(labels, by_classifier, by_proxy, beta, k)
-    assert best.shape == scores.shape == (7, k)
-    for row in range(7):
-        blend = [
-            (-(beta * a + (1 - beta) * b), label)
-            for label, a, b in zip(
-                labels[row].tolist(), by_classifier[row], by_proxy[row], strict=True
-            )
+def test_the_best_by_score(k: int) -> None:
+    labels = candidates(random_found(2, ("proxy", "classifier"))).labels
+    given = np.random.default_rng(0).random(labels.shape, np.float32)
+    best, scores = top_k(labels, given, k)
+    assert best.shape == scores.shape == (DOCUMENTS, k)
+    for row in range(DOCUMENTS):
+        ordered = sorted(
+            (-float(score), label)
+            for label, score in zip(labels[row].tolist(), given[row], strict=True)
             if label >= 0
-        ]
-        blend.sort()
-        expected = [label for _, label in blend][:k]
+        )[:k]
+        expected = [label for _, label in ordered]
         assert best[row].tolist() == expected + [-1] * (k - len(expected))
-        np.testing.assert_allclose(
-            scores[row, : len(expected)], [-score for score, _ in blend[:k]], rtol=1e-5
-        )
+        assert scores[row, : len(expected)].tolist() == [-score for score, _ in ordered]
         assert (scores[row, len(expected) :] == -np.inf).all()
 
 
 def test_equal_scores_go_to_the_lower_label() -> None:
     labels = np.array([[9, 2, -1, 5]], np.int32)
-    half = np.full((1, 4), 0.5, np.float32)
-    assert top_k(labels, half, half, 0.3, 3)[0].tolist() == [[2, 5, 9]]
-
-
-def test_extreme_logits_do_not_overflow() -> None:
-    found = random_found(3, ("proxy",))
-    found.logits["proxy"][:] = [-1e5, -200, 0, 200, 1e5]
-    by_classifier = candidates(found)[1]
-    np.testing.assert_allclose(by_classifier[0], [0, 0, 0.5, 1, 1], atol=1e-6)
+    assert top_k(labels, np.full((1, 4), 0.5, np.float32), 3)[0].tolist() == [[2, 5, 9]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +11,16 @@ import torch
 from made import make_config, make_data_set, make_training, train
 from safetensors.numpy import load_file
 
-from ray_xml import partition
+from ray_xml import checkpoint, partition
+from ray_xml.blend import DEFAULT
 from ray_xml.errors import CheckpointError, TrainingError
 from ray_xml.metrics import top_labels_baseline
+from ray_xml.neighbors import NeighborsConfig
+from ray_xml.predictor import Predictor
 from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
 from ray_xml.store import DataSet
+from ray_xml.training import Training
 
 
 def tensors(folder: Path, epoch: int) -> dict[str, np.ndarray]:
@@ -48,28 +53,52 @@ def test_it_learns(data: DataSet, tmp_path: Path) -> None:
     baseline = training.sums.from_array(np.zeros_like(training.sums.as_array()))
     top = top_labels_baseline(training.label_counts, 5)
     baseline.update(np.tile(top, (test.num_documents, 1)), test.labels)
-    found = training.refresher.validate(test.features, test.labels, training.sums, "P@1", None)
+    found = training.refresher.validate(test.features, test.labels, training.lexical, training.sums)
     assert baseline.result()["P@1"] < 20
     assert found.results["P@1"] > 60
-    assert found.recall > 70
+    assert found.candidate_recall > found.recall > 70
     losses = [line["loss"] for line in RunFolder(tmp_path).lines()]
     assert len(losses) == 8
     assert losses == sorted(losses, reverse=True)
 
 
-@pytest.mark.parametrize("cycle_epochs", [1, 2, 3])
-def test_two_and_two_epochs_are_four(data: DataSet, tmp_path: Path, cycle_epochs: int) -> None:
+@pytest.mark.parametrize(
+    ("cycle_epochs", "negatives", "neighbors"),
+    [(1, "union", 0), (2, "union", 100), (3, "shortlist", 100), (2, "random", 100)],
+)
+def test_two_and_two_epochs_are_four(
+    data: DataSet, tmp_path: Path, cycle_epochs: int, negatives: str, neighbors: int
+) -> None:
+    def config(epochs: int) -> RunConfig:
+        made = longer(cycle_epochs, epochs)
+        update = {"negatives": negatives}
+        return made.model_copy(
+            update={
+                "classifier": made.classifier.model_copy(update=update),
+                "neighbors": NeighborsConfig(size=neighbors),
+            }
+        )
+
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    train(data, longer(cycle_epochs, 4), whole)
-    train(data, longer(cycle_epochs, 2), halves)
-    train(data, longer(cycle_epochs, 4), halves)
+    train(data, config(4), whole)
+    train(data, config(2), halves)
+    half = RunFolder(halves).neighbors_file.read_bytes()
+    train(data, config(4), halves)
+    written = [RunFolder(folder).neighbors_file.read_bytes() for folder in (whole, halves)]
+    assert written == [half, half]
+    manifests = [
+        checkpoint.read_manifest(folder / "checkpoints" / "epoch-0004")
+        for folder in (whole, halves)
+    ]
+    assert manifests[0]["blend"] == manifests[1]["blend"] is not None
     assert_same_tensors(tensors(whole, 4), tensors(halves, 4))
     np.testing.assert_array_equal(RunFolder(whole).step_losses(), RunFolder(halves).step_losses())
     lines = [RunFolder(folder).lines() for folder in (whole, halves)]
     assert [line["epoch"] for line in lines[1]] == [1, 2, 3, 4]
     for one, other in zip(*lines, strict=True):
         assert (one["loss"], one["rate"]) == (other["loss"], other["rate"])
-    assert lines[0][-1]["validation"] == lines[1][-1]["validation"]
+    for key in ("validation", "shortlist_recall", "candidate_recall"):
+        assert lines[0][-1][key] == lines[1][-1][key]
 
 
 @pytest.mark.parametrize("stop", [1, 3])
@@ -110,11 +139,14 @@ def test_the_number_of_ranges_leaves_no_trace(
         train(data, config, tmp_path / str(parts), parts=parts)
         runs.append(RunFolder(tmp_path / str(parts)))
     np.testing.assert_allclose(runs[0].step_losses(), runs[1].step_losses(), rtol=1e-6)
-    recalls = [[line["shortlist_recall"] for line in run.lines()] for run in runs]
-    assert recalls[0] == recalls[1]
+    for key in ("shortlist_recall", "candidate_recall"):
+        recalls = [[line[key] for line in run.lines()] for run in runs]
+        assert recalls[0] == recalls[1]
+    blends = [checkpoint.read_manifest(run.model())["blend"]["weights"] for run in runs]
+    np.testing.assert_allclose(blends[0], blends[1], atol=0.01)
 
 
-@pytest.mark.parametrize("negatives", ["union", "shortlist"])
+@pytest.mark.parametrize("negatives", ["union", "random", "shortlist"])
 def test_an_epoch_visits_every_document_once(
     data: DataSet, tmp_path: Path, negatives: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,11 +182,84 @@ def test_held_out_documents_are_not_trained_on(data: DataSet, tmp_path: Path) ->
 
 
 def test_without_validation_the_last_checkpoint_is_the_model(data: DataSet, tmp_path: Path) -> None:
-    config = make_config(training={"validation": 0.0, "epochs": 3, "beta": 0.6})
+    config = make_config(training={"validation": 0.0, "epochs": 3})
     train(data, config, tmp_path)
     run = RunFolder(tmp_path)
     assert run.model().name == "epoch-0003"
-    assert [line["beta"] for line in run.lines()] == [0.6] * 3
+    assert checkpoint.read_manifest(run.model())["blend"] == DEFAULT.as_dict()
+
+
+def watched_refreshes(training: Training, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """(epochs done, what happened) of the refreshes to come."""
+    seen: list[tuple[int, str]] = []
+    for name in ("fit_proxies", "send_classifier", "validate", "write_shortlists"):
+        method = getattr(training.refresher, name)
+
+        def watched(*given: Any, name: str = name, method: Any = method) -> Any:
+            seen.append((training.state.epoch, name))
+            return method(*given)
+
+        monkeypatch.setattr(training.refresher, name, watched)
+    return seen
+
+
+NO_LISTS = [{"negatives": "random"}, {"negatives": "union", "random_negatives": 80}]
+
+
+@pytest.mark.parametrize("classifier", NO_LISTS)
+def test_where_shortlists_have_no_say_none_are_made(
+    data: DataSet, tmp_path: Path, classifier: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(classifier=classifier, training={"epochs": 4, "cycle_epochs": 2})
+    training = make_training(data, config, tmp_path)
+    seen = watched_refreshes(training, monkeypatch)
+    lines = [report.line for report in training.epochs()]
+    whole = ["fit_proxies", "send_classifier", "validate"]
+    assert seen == [(epoch, name) for epoch in (2, 4) for name in whole]
+    assert not (tmp_path / "shortlists").exists()
+    assert ["validation" in line for line in lines] == [False, True, False, True]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+
+
+def test_where_shortlists_have_a_say_the_first_epoch_has_them(
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(training={"epochs": 3, "cycle_epochs": 2})
+    training = make_training(data, config, tmp_path)
+    seen = watched_refreshes(training, monkeypatch)
+    assert len(list(training.epochs())) == 3
+    lists = ["write_shortlists"]
+    assert seen == [
+        *((0, name) for name in ["fit_proxies", *lists]),
+        *((2, name) for name in ["fit_proxies", "send_classifier", "validate", *lists]),
+        *((3, name) for name in ["fit_proxies", "send_classifier", "validate"]),
+    ]
+
+
+def test_random_negatives_train_what_union_trains_without_its_shortlists(
+    data: DataSet, tmp_path: Path
+) -> None:
+    """Once all labels are drawn, nothing else can join them."""
+    runs = []
+    for negatives in ("random", "union"):
+        classifier = {"negatives": negatives, "random_negatives": 80}
+        train(data, make_config(classifier=classifier), tmp_path / negatives)
+        runs.append(tensors(tmp_path / negatives, 2))
+    assert_same_tensors(*runs)
+
+
+def test_without_a_dense_search_the_neighbours_labels_are_the_candidates(
+    data: DataSet, tmp_path: Path
+) -> None:
+    config = make_config(shortlist={"size": 0}, classifier={"negatives": "random"})
+    train(data, config, tmp_path)
+    run = RunFolder(tmp_path)
+    line = run.lines()[-1]
+    assert line["shortlist_recall"] == 0
+    assert line["candidate_recall"] > 80
+    assert line["validation"]["P@1"] > 60
+    found = Predictor.load(tmp_path).predict(data.split("test").features)
+    assert (found.labels[:, 0] >= 0).all()
 
 
 @pytest.mark.parametrize("where", ["table", "classifier", "block"])

@@ -11,7 +11,7 @@ from groups import Groups
 from made import local_ranges, make_config, train
 from shared_ranges import SharedRanges, serve
 
-from ray_xml.checkpoint import load_range
+from ray_xml.checkpoint import load_range, read_manifest
 from ray_xml.config import build_config
 from ray_xml.exchange import Exchange
 from ray_xml.run_config import RunConfig
@@ -32,7 +32,7 @@ def config_of(epochs: int, negatives: str = "union", solver: str = "irls") -> Ru
 
 
 def shortlists(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (folder / "shortlists").iterdir()}
+    return {path.name: path.read_bytes() for path in (folder / "shortlists").glob("*")}
 
 
 def worker(
@@ -83,8 +83,26 @@ def test_two_workers_are_one(
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
         assert other["rate"] == one["rate"]
         assert other["bytes_sent_per_step"] > one["bytes_sent_per_step"] == 0
-    checked = [run.lines()[-1]["validation"]["P@1"] for run in (alone, group)]
-    assert checked[0] == pytest.approx(checked[1], abs=2.0)
+    last = [run.lines()[-1] for run in (alone, group)]
+    assert last[0]["validation"]["P@1"] == pytest.approx(last[1]["validation"]["P@1"], abs=2.0)
+    # Two workers fit one score, to the documents of both.
+    weights = [read_manifest(run.model())["blend"]["weights"] for run in (alone, group)]
+    np.testing.assert_allclose(weights[0], weights[1], atol=0.05)
+    assert last[0]["candidate_recall"] == pytest.approx(last[1]["candidate_recall"], abs=1.0)
+    written = [run.neighbors_file.read_bytes() for run in (alone, group)]
+    assert written[0] == written[1]
+
+
+def test_two_workers_are_one_without_shortlists(
+    groups: Groups, data: DataSet, tmp_path: Path
+) -> None:
+    config = config_of(4, "random")
+    alone, group = RunFolder(tmp_path / "alone"), RunFolder(tmp_path / "group")
+    assert train_alone(data, config, alone.path) == {}
+    assert train_group(groups, data, config, group.path) == {}
+    np.testing.assert_allclose(group.step_losses(), alone.step_losses(), rtol=1e-4)
+    weights = [read_manifest(run.model())["blend"]["weights"] for run in (alone, group)]
+    np.testing.assert_allclose(weights[0], weights[1], atol=0.05)
 
 
 def test_a_run_changes_its_number_of_workers(groups: Groups, data: DataSet, tmp_path: Path) -> None:
