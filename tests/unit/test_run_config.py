@@ -10,7 +10,7 @@ from made import make_config
 
 from ray_xml.config import build_config, load_config
 from ray_xml.errors import ConfigError, DataSetError
-from ray_xml.run_config import RunConfig, TrainingConfig, check_data, differences
+from ray_xml.run_config import RARE, RunConfig, TrainingConfig, check_data, differences
 from ray_xml.store import DataSet
 from ray_xml.store_write import DataSetWriter
 
@@ -53,6 +53,49 @@ def test_small_data_sets_get_small_batches(data: DataSet, documents: int, batch:
     meta = data.meta.model_copy(update={"splits": {"train": split}})
     config = make_config(training={"batch_size": None})
     assert config.resolved(DataSet(data.path, meta)).training.batch == batch
+
+
+AUTO: dict[str, dict[str, Any]] = {
+    "encoder": {"tokens": "auto", "token_scale": None, "rate_factor": None},
+    "classifier": {"negatives": "auto", "random_negatives": None},
+    "training": {"epochs": None},
+}
+
+
+@pytest.mark.parametrize(("pairs", "rare"), [(80 * RARE - 1, True), (80 * RARE, False)])
+def test_what_is_left_open_follows_the_documents_of_a_label(
+    data: DataSet, pairs: int, rare: bool
+) -> None:
+    split = data.meta.splits["train"].model_copy(update={"label_pairs": pairs})
+    other = DataSet(data.path, data.meta.model_copy(update={"splits": {"train": split}}))
+    config = make_config(**AUTO).resolved(other)
+    assert config.encoder.tokens == ("random" if rare else "svd")
+    assert (config.encoder.scale, config.encoder.slowed) == ((4.0, 0.05) if rare else (1.0, 1.0))
+    assert config.classifier.negatives == ("random" if rare else "union")
+    assert config.classifier.drawn == 80  # all of them: there are few
+    assert config.training.total == (2 if rare else 10)
+    assert config.resolved(data) == config
+    # What is set stays set.
+    fixed = make_config(training={"epochs": 7}, encoder={"token_scale": 2.0}).resolved(other)
+    assert (fixed.training.total, fixed.encoder.scale, fixed.encoder.tokens) == (7, 2.0, "random")
+
+
+@pytest.mark.parametrize(("negatives", "drawn"), [("random", 4096), ("union", 2048)])
+def test_of_many_labels_a_few_thousand_are_drawn(data: DataSet, negatives: str, drawn: int) -> None:
+    many = DataSet(data.path, data.meta.model_copy(update={"num_labels": 8193}))
+    classifier = {"negatives": negatives, "random_negatives": None}
+    config = make_config(classifier=classifier).resolved(many)
+    assert config.classifier.drawn == drawn
+    assert config.classifier.uses_shortlists(8193) == (negatives == "union")
+
+
+@pytest.mark.parametrize(
+    ("negatives", "drawn", "uses"),
+    [("union", 79, True), ("union", 80, False), ("random", 0, False), ("shortlist", 80, True)],
+)
+def test_where_shortlists_have_a_say(negatives: str, drawn: int, uses: bool) -> None:
+    config = make_config(classifier={"negatives": negatives, "random_negatives": drawn})
+    assert config.classifier.uses_shortlists(80) == uses
 
 
 FREE = ["training.epochs", "training.keep_checkpoints", "resources.workers", "data", "run"]
@@ -134,6 +177,15 @@ def test_another_data_set_is_refused(data: DataSet, sections: dict[str, Any], me
         ({"resources": {"label_shards": 81}}, "81 workers or label shards, but only 80 labels"),
         ({"resources": {"workers": 25}}, "encoder.dim=24 is less than resources.workers=25"),
         ({"training": {"validation": 0.9999}}, "validation=0.9999 sets all 600"),
+        (
+            {"shortlist": {"size": 0}, "neighbors": {"size": 0}},
+            "shortlist.size=0 and neighbors.size=0 leave nothing to predict from",
+        ),
+        (
+            {"shortlist": {"size": 0}, "classifier": {"negatives": "shortlist"}},
+            "classifier.negatives=shortlist trains on shortlists; raise shortlist.size",
+        ),
+        ({"shortlist": {"size": 0}}, "classifier.negatives=union trains on shortlists"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(
