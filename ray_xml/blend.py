@@ -34,6 +34,7 @@ NAMES = (
 _LEAST = 1e-3  # stands for no votes at all inside a logarithm
 _RIDGE = 1.0  # keeps what never varies, or never without something else, from arbitrary weights
 _STEPS = 30
+_FAR = 8.0  # standard deviations: further out, products would run away from what was fitted
 _ROWS = 16384  # candidates whose products are formed at a time: bounds the scratch memory
 
 
@@ -128,7 +129,10 @@ class Blend:
         """Likewise, of features [n, m, F]."""
         raw = np.moveaxis(features, -1, 0)
         mean, scale = self.mean.astype(np.float32), self.scale.astype(np.float32)
-        x = [(part - low) * by for part, low, by in zip(raw, mean, scale, strict=True)]
+        x = [
+            np.clip((part - low) * by, -_FAR, _FAR)
+            for part, low, by in zip(raw, mean, scale, strict=True)
+        ]
         weights = self.weights.astype(np.float32)
         total = np.full(features.shape[:-1], weights[0])
         # Not matrix products: they round equal candidates differently by where they stand.
@@ -149,8 +153,10 @@ _SIZES = {"mean": WIDTH, "scale": WIDTH, "weights": 1 + WIDTH + len(_PAIRS[0])}
 def _default() -> Blend:
     """Where no validation documents are set aside: rounded from linear fits on several sets."""
     weights = np.zeros(_SIZES["weights"])
-    weights[1 : 1 + WIDTH] = [0.5, 1.0, 0.0, 1.0, 0.3, 0.3, 0.0, 1.0, 0.2, 0.0, 0.3, 0.0]
-    return Blend(np.zeros(WIDTH), np.ones(WIDTH), weights)
+    # Logits are narrowed, lest they be cut off at ``_FAR``.
+    scale = np.array([0.2] + [1.0] * (WIDTH - 1))
+    weights[1 : 1 + WIDTH] = [2.5, 1.0, 0.0, 1.0, 0.3, 0.3, 0.0, 1.0, 0.2, 0.0, 0.3, 0.0]
+    return Blend(np.zeros(WIDTH), scale, weights)
 
 
 DEFAULT = _default()
@@ -161,6 +167,7 @@ def fit(
     add_up: Callable[[np.ndarray], np.ndarray] = lambda own: own,
     *,
     products: bool = True,
+    start: Blend | None = None,
 ) -> Blend:
     """Maximum likelihood of the candidates' truth, by Newton's method with a little ridge.
 
@@ -168,9 +175,12 @@ def fit(
         blocks: (x float32 [r, F], y bool [r]) of this worker's candidates.
         add_up: sums a float64 vector over all workers, so that each fits to everybody's.
         products: whether the features' products get weights.
+        start: a fit to like examples, from which fewer steps are left; its scaling is kept.
     """
-    mean, scale = _scaling(blocks, add_up)
+    mean, scale = (start.mean, start.scale) if start else _scaling(blocks, add_up)
     weights = np.zeros(_SIZES["weights"] if products else 1 + WIDTH)
+    if start:
+        weights = start.weights[: len(weights)].copy()
     best, step = np.inf, np.zeros_like(weights)
     for _ in range(_STEPS):
         loss, gradient, curvature = _sums(blocks, mean, scale, weights + step, add_up)
@@ -180,7 +190,7 @@ def fit(
             step = step / 2  # Newton overshot
             continue
         weights, gained, best = weights + step, best - loss, loss
-        if gained < 1e-7 * max(best, 1.0):
+        if gained < 1e-6 * max(best, 1.0):
             break
         step = np.linalg.solve(curvature, -gradient)
     return Blend(mean, scale, np.pad(weights, (0, _SIZES["weights"] - len(weights))))
@@ -214,7 +224,8 @@ def _sums(
     loss, gradient, curvature = 0.0, np.zeros(size), np.zeros((size, size))
     for x, y in blocks:
         for first in range(0, len(x), _ROWS):
-            wide = _expand((x[first : first + _ROWS] - mean) * scale)[:, :size]
+            scaled = (x[first : first + _ROWS] - mean) * scale
+            wide = _expand(np.clip(scaled, -_FAR, _FAR))[:, :size]
             truth = y[first : first + _ROWS]
             product = wide @ weights
             p = expit(product)

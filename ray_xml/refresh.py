@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ray_xml import blend, proxies
-from ray_xml.blend import Blend, Evidence
+from ray_xml.blend import Blend
 from ray_xml.classifier import Classifier
 from ray_xml.encoder import Encoder
 from ray_xml.exchange import Exchange
@@ -53,6 +53,27 @@ class Validation:
     results: dict[str, float]
     recall: float
     candidate_recall: float
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A block of held-out documents with their candidates."""
+
+    first: int
+    labels: np.ndarray
+    features: np.ndarray
+    is_true: np.ndarray
+    truth: Csr
+
+    def half(self, every: int) -> np.ndarray:
+        """int64 [n]: 0 or 1 by the document's number, so that workers do not matter."""
+        return (self.first + np.arange(len(self.labels))) // every % 2
+
+    def examples(self, every: int, half: int) -> tuple[np.ndarray, np.ndarray]:
+        """(features, truth) of the candidates of every so many documents of one half."""
+        chosen = (self.first + np.arange(len(self.labels))) % every == 0
+        there = (self.labels >= 0) & (chosen & (self.half(every) == half))[:, None]
+        return self.features[there], self.is_true[there]
 
 
 class Refresher:
@@ -146,9 +167,10 @@ class Refresher:
     ) -> Validation:
         """Fits the score to held-out documents' candidates, and measures it on them.
 
-        Few numbers are fitted to many candidates, so the metrics are barely flattered.
+        Every document is measured by a score that was fitted to the other half of them; the one
+        that is kept is fitted to all.
         """
-        blocks: list[tuple[Evidence, np.ndarray, Csr]] = []
+        held: list[_Held] = []
         counted = np.zeros(3)  # found by the dense search, among all candidates, true pairs
         for first, found, answer in self._with_answers(features, lexical):
             evidence = candidates(found, answer)
@@ -157,20 +179,22 @@ class Refresher:
             dense = [found.labels[source] for source in self.shortlist_config.sources]
             hits = count_hits(np.concatenate(dense, 1), truth) if dense else 0
             counted += [hits, is_true.sum(), truth.nnz]
-            blocks.append((evidence, is_true, truth))
+            features_nmF = evidence.features(self.counts)
+            held.append(_Held(first, evidence.labels, features_nmF, is_true, truth))
 
         # A document in every so many is enough for a hundred numbers.
         every = -(-features.num_rows // _FITTED_TO)
-        examples = []
-        for evidence, is_true, _ in blocks:
-            there = evidence.labels >= 0
-            there[np.arange(len(there)) % every > 0] = False
-            examples.append((evidence.features(self.counts)[there], is_true[there]))
-        fitted = blend.fit(examples, self._add_up)
+        halves = [[one.examples(every, half) for one in held] for half in (0, 1)]
+        first_half = blend.fit(halves[0], self._add_up)
+        second_half = blend.fit(halves[1], self._add_up, start=first_half)
+        fitted = blend.fit(halves[0] + halves[1], self._add_up, start=first_half)
         total = sums.from_array(np.zeros_like(sums.as_array()))
-        for evidence, _, truth in blocks:
-            log_odds = fitted.log_odds(evidence, self.counts)
-            total.update(top_k(evidence.labels, log_odds, max(sums.ks))[0], truth)
+        for one in held:
+            by_first, by_second = (
+                fit.log_odds_of(one.features) for fit in (first_half, second_half)
+            )
+            log_odds = np.where(one.half(every)[:, None] == 0, by_second, by_first)
+            total.update(top_k(one.labels, log_odds, max(sums.ks))[0], one.truth)
         together = self._add_up(np.concatenate([counted, total.as_array()]))
         recalls = 100.0 * together[:2] / max(together[2], 1.0)
         return Validation(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from crossfit import cross_fitted
 from small_runs import Run, assert_same_checkpoint, both_config, no_shard_stays, start, tensors
 
 from ray_xml import checkpoint
 from ray_xml.evaluation import METRICS
 from ray_xml.predictor import Predictor
-from ray_xml.run_data import metric_sums, split_rows
 from ray_xml.store import DataSet
 
 
@@ -136,14 +136,11 @@ def test_the_checkpoint_keeps_every_label_and_column(straight: Run, data: DataSe
 def test_the_predictor_agrees_with_the_shards(straight: Run, data: DataSet) -> None:
     """What the run measured on its held-out rows while training is what the model gives later."""
     predictor = Predictor.load(straight.folder.path)
-    _, held = split_rows(data, predictor.config)
-    train = data.split("train")
-    sums = metric_sums(data, predictor.config.dataset)
-    sums.update(predictor.predict(train.features.take(held)).labels, train.labels.take(held))
+    found = cross_fitted(predictor, data)
     manifest = checkpoint.read_manifest(straight.folder.model())
     told = manifest["validation"]
     assert predictor.model.blend.as_dict() == manifest["blend"]
     assert predictor.model.epoch == straight.outcome.lines[-1]["best"]["epoch"]
     assert {key: told[key] for key in METRICS} == pytest.approx(
-        {key: sums.result()[key] for key in METRICS}, abs=1e-6
+        {key: found[key] for key in METRICS}, abs=1e-6
     )
