@@ -106,6 +106,8 @@ def _fit(config: RunConfig, folder: RunFolder, shards: ShardNames, shares: Share
             trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _explain(error) from None
+    except ray.exceptions.RayError as error:  # such as Ray's own account of a full memory
+        raise TrainingError(str(error)) from None
     finally:
         # Ray's own bookkeeping; ours is in the run folder.
         shutil.rmtree(storage, ignore_errors=True)
