@@ -182,6 +182,7 @@ def fit(
     if start:
         weights = start.weights[: len(weights)].copy()
     best, step = np.inf, np.zeros_like(weights)
+    workers = float(add_up(np.ones(1))[0])
     for _ in range(_STEPS):
         loss, gradient, curvature = _sums(blocks, mean, scale, weights + step, add_up)
         if not loss < best:
@@ -192,7 +193,9 @@ def fit(
         weights, gained, best = weights + step, best - loss, loss
         if gained < 1e-6 * max(best, 1.0):
             break
-        step = np.linalg.solve(curvature, -gradient)
+        # The mean of all workers' solutions: processors may differ in the last bit of a solution,
+        # and workers that part ways would wait for each other for ever.
+        step = add_up(np.linalg.solve(curvature, -gradient)) / workers
     return Blend(mean, scale, np.pad(weights, (0, _SIZES["weights"] - len(weights))))
 
 
