@@ -16,35 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from ray_xml import blend
-from ray_xml.blend import NAMES, Evidence
-from ray_xml.label_search import search_indexes
+from ray_xml.blend import NAMES
 from ray_xml.predictor import Predictor
 from ray_xml.refresh import true_candidates
 from ray_xml.run_data import metric_sums, split_rows
-from ray_xml.scoring import candidates, top_k
+from ray_xml.scoring import top_k
 from ray_xml.store import DataSet
 
 SHOWN = ("P@1", "P@3", "P@5", "PSP@1", "PSP@5", "nDCG@5")
 DENSE = ("logit", "cosine")
 WORDS = ("centroid", "log centroid", "association", "log association")
 VOTES = tuple(name for name in NAMES if "votes" in name)
-
-
-def evidence_of(predictor: Predictor, data: DataSet, rows: np.ndarray) -> Evidence:
-    """The evidence of some training documents, as prediction sees it."""
-    features = data.split("train").features.take(rows)
-    answer = predictor.lexical.ask(features)
-    shortlist = predictor.config.shortlist
-    found = search_indexes(
-        predictor.encode(features),
-        shortlist.listed,
-        shortlist.sources,
-        predictor.proxies,
-        predictor.rows,
-        both_scores=True,
-        given=answer.votes.labels,
-    )
-    return candidates(found, answer)
 
 
 def main() -> None:
@@ -55,8 +37,9 @@ def main() -> None:
     predictor = Predictor.load(options.run)
     data = DataSet.open(predictor.config.data)
     _, held = split_rows(data, predictor.config)
-    labels = data.split("train").labels.take(held)
-    evidence = evidence_of(predictor, data, held)
+    train = data.split("train")
+    labels = train.labels.take(held)
+    evidence = predictor.evidence(train.features.take(held))
     counts = predictor.lexical.label_counts
     features = evidence.features(counts)
     truth = true_candidates(evidence.labels, labels)

@@ -173,11 +173,9 @@ class Neighbors:
         places = largest(alike, self.config.size)
         places = places[alike[places] >= _LEAST]
         flat, sharp = alike[places] ** FLAT, alike[places] ** SHARP
-        starts = self.labels.offsets[places]
-        counts = self.labels.offsets[places + 1] - starts
-        ends = np.cumsum(counts)
-        entries = np.arange(counts.sum()) + np.repeat(starts - (ends - counts), counts)
-        labels, voted = np.unique(self.labels.ids[entries], return_inverse=True)
+        theirs = self.labels.take(places)
+        counts = theirs.counts
+        labels, voted = np.unique(theirs.ids, return_inverse=True)
         by_sharp = np.bincount(voted, np.repeat(sharp, counts)).astype(np.float32)
         by_flat = np.bincount(voted, np.repeat(flat, counts)).astype(np.float32)
         best = largest(by_sharp, self.config.labels)

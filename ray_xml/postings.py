@@ -25,6 +25,7 @@ class Postings:
 
     def __init__(self, table: scipy.sparse.csr_matrix) -> None:
         self.table = table
+        self._rows = Csr(table.indptr.astype(np.int64), table.indices, table.data, table.shape[1])
 
     @property
     def width(self) -> int:
@@ -39,14 +40,10 @@ class Postings:
         row = query.packed()
         assert row.num_rows == 1
         assert row.values is not None
-        table = self.table
-        starts = table.indptr[row.ids].astype(np.int64)
-        counts = table.indptr[row.ids + 1] - starts
-        ends = np.cumsum(counts)
-        total = int(ends[-1]) if len(ends) else 0
-        places = np.arange(total) + np.repeat(starts - (ends - counts), counts)
-        weights = table.data[places] * np.repeat(row.values, counts)
-        return np.bincount(table.indices[places], weights, self.width).astype(np.float32)
+        found = self._rows.take(row.ids)
+        assert found.values is not None
+        weights = found.values * np.repeat(row.values, found.counts)
+        return np.bincount(found.ids, weights, self.width).astype(np.float32)
 
 
 def spread(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:

@@ -16,6 +16,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from ray_xml.bags import bags_of, sum_bags
+from ray_xml.blend import Evidence
 from ray_xml.encoder import residual_block
 from ray_xml.errors import DataSetError
 from ray_xml.export import is_export, load_export
@@ -110,20 +111,24 @@ class Predictor:
         for _, block in features.blocks(_BLOCK):
             yield self._predict(block, top)
 
-    def _predict(self, features: Csr, top: int) -> Predictions:
+    def evidence(self, features: Csr, top: int = 0) -> Evidence:
+        """The candidates of documents, at least ``top`` from each dense source, and what is known
+        of them; all at once, so for blocks of documents."""
         shortlist = self.config.shortlist
-        size = max(shortlist.listed, top)
         answer = self.lexical.ask(features)
         found = search_indexes(
             self.encode(features),
-            size,
+            max(shortlist.listed, top),
             shortlist.sources,
             self.proxies,
             self.rows,
             both_scores=True,
             given=answer.votes.labels,
         )
-        evidence = candidates(found, answer)
+        return candidates(found, answer)
+
+    def _predict(self, features: Csr, top: int) -> Predictions:
+        evidence = self.evidence(features, top)
         log_odds = self.model.blend.log_odds(evidence, self.lexical.label_counts)
         labels, best = top_k(evidence.labels, log_odds, top)
         return Predictions(labels, np.where(labels < 0, -np.inf, expit(best)).astype(np.float32))

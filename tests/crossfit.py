@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ray_xml import blend
-from ray_xml.label_search import search_indexes
 from ray_xml.predictor import Predictor
 from ray_xml.refresh import true_candidates
 from ray_xml.run_data import metric_sums, split_rows
-from ray_xml.scoring import candidates, top_k
+from ray_xml.scoring import top_k
 from ray_xml.store import DataSet
 
 
@@ -18,18 +17,7 @@ def cross_fitted(predictor: Predictor, data: DataSet) -> dict[str, float]:
     _, held = split_rows(data, predictor.config)
     train = data.split("train")
     features, labels = train.features.take(held), train.labels.take(held)
-    answer = predictor.lexical.ask(features)
-    shortlist = predictor.config.shortlist
-    found = search_indexes(
-        predictor.encode(features),
-        shortlist.listed,
-        shortlist.sources,
-        predictor.proxies,
-        predictor.rows,
-        both_scores=True,
-        given=answer.votes.labels,
-    )
-    evidence = candidates(found, answer)
+    evidence = predictor.evidence(features)
     x = evidence.features(predictor.lexical.label_counts)
     truth = true_candidates(evidence.labels, labels)
     half = np.arange(len(held)) % 2
