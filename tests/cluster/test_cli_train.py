@@ -20,6 +20,9 @@ from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
 
 EPOCHS = 16
+# Ray's agents see in about 2 s that the raylet is gone, and then may try for 60 s to tell a
+# driver that is gone too.
+AGENTS_END = 75.0
 
 
 @dataclass
@@ -90,7 +93,7 @@ def story(straight: Run, data: DataSet, tmp_path_factory: pytest.TempPathFactory
     story.close("interrupted", command)
     command = story.train("killed", until=story.done["interrupted"] + 1)
     command.kill()
-    story.close("killed", command)
+    story.close("killed", command, AGENTS_END)
     story.close("finished", story.train("finished"))
     return story
 
