@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from ray_xml.classifier import Candidates
 from ray_xml.encoder import TokenBatch
 from ray_xml.partition import Range
-from ray_xml.sparse import Csr
+from ray_xml.sparse import Rows
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class BatchMaker:
         device: where the batch goes.
     """
 
-    features: Csr
-    labels: Csr
+    features: Rows
+    labels: Rows
     label_range: Range
     workers: int
     negatives: str
@@ -54,34 +55,36 @@ class BatchMaker:
     seed: int = 0
 
     def epoch(
-        self, order: np.ndarray, size: int, shortlists: np.ndarray | None, epoch: int
+        self, batches: Iterable[tuple[np.ndarray, np.ndarray | None]], epoch: int
     ) -> Iterator[Batch]:
-        """Batches of ``size`` documents in ``order``; the next one is built in the background."""
-        starts = range(0, len(order), size)
+        """A batch for each (documents, shortlists); the next one is built in the background."""
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            ahead = [pool.submit(self.make, order[:size], shortlists, (epoch, 0))]
-            for start in starts:
-                stream, following = (epoch, start + size), order[start + size : start + 2 * size]
-                if len(following):
-                    ahead.append(pool.submit(self.make, following, shortlists, stream))
-                yield ahead.pop(0).result()
+            ahead: deque[Future[Batch]] = deque()
+            start = 0
+            for documents, listed in batches:
+                ahead.append(pool.submit(self.make, documents, listed, (epoch, start)))
+                start += len(documents)
+                if len(ahead) > 1:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
     def make(
-        self, documents: np.ndarray, shortlists: np.ndarray | None, stream: tuple[int, int]
+        self, documents: np.ndarray, listed: np.ndarray | None, stream: tuple[int, int]
     ) -> Batch:
         """One batch.
 
         Args:
             documents: int64 [n], document numbers.
-            shortlists: int32 [N, k], −1 for none; may be memory-mapped. None where they have no
-                say.
+            listed: int32 [n, k], their shortlists, −1 for none. None where they have no say.
             stream: epoch and first place in it: what the drawing depends on besides the seed.
         """
         count = len(documents)
         padded = -(-count // self.workers) * self.workers
         features = self.features.take(documents).padded(padded)
         numbers = torch.from_numpy(np.pad(documents, (0, padded - count)))
-        listed = np.zeros((count, 0), np.int32) if shortlists is None else shortlists[documents]
+        if listed is None:
+            listed = np.zeros((count, 0), np.int32)
         own = np.pad(listed, ((0, padded - count), (0, 0)), constant_values=-1)
         return Batch(
             TokenBatch.build(numbers, features, self.device),

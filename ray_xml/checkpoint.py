@@ -10,8 +10,8 @@
 
 Every writer puts its parts into a folder with a temporary name; the last one adds the manifest
 and renames. A folder with the final name is therefore complete. Parts carry the range they hold,
-so they can be read back at any number of workers: ``load_range`` cuts what it needs out of
-whichever files hold it.
+so they can be read back at any number of workers: ``pieces`` cuts what is wanted out of whichever
+files hold it.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.torch import save_file
+from torch import Tensor
 
 from ray_xml.errors import CheckpointError
 from ray_xml.partition import Range, overlap
 
 FORMAT_VERSION = 2
 _PREFIX = "epoch-"
+_PIECE = 1 << 24  # numbers read at a time
 
 
 def folder_of(root: Path, epoch: int) -> Path:
@@ -53,12 +56,12 @@ def temporary(root: Path, epoch: int) -> Path:
 
 
 def save_part(
-    folder: Path, kind: str, number: int, held: Range, tensors: Mapping[str, np.ndarray]
+    folder: Path, kind: str, number: int, held: Range, tensors: Mapping[str, Tensor]
 ) -> None:
     """Writes one part: ``held`` is the range of labels or columns in it."""
     path = folder / f"{kind}-{number:05d}.safetensors"
     save_file(
-        {name: np.ascontiguousarray(value) for name, value in tensors.items()},
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
         path,
         metadata={"low": str(held[0]), "high": str(held[1])},
     )
@@ -137,32 +140,82 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def load_range(folder: Path, kind: str, name: str, wanted: Range, *, axis: int = 0) -> np.ndarray:
-    """The slice ``wanted`` along ``axis`` of tensor ``name``, from whichever parts hold it.
+def pieces(
+    folder: Path, kind: str, name: str, wanted: Range, *, axis: int = 0
+) -> Iterator[tuple[int, Tensor]]:
+    """The slice ``wanted`` along ``axis`` of a tensor, from whichever parts hold it, in order.
+
+    Yields:
+        (where the piece begins along ``axis``, counted from the slice's beginning; a piece of at
+        most ``_PIECE`` numbers along axis 0).
 
     Raises:
         CheckpointError: a part is damaged, or the parts together do not hold all of it.
     """
-    pieces: list[tuple[int, np.ndarray]] = []
-    for path in sorted(folder.glob(f"{kind}-[0-9]*.safetensors")):
+    reached = wanted[0]
+    for held, path in _parts_in_order(folder, kind):
+        shared = overlap(held, wanted)
+        if shared is None or shared[0] != reached:
+            continue
         try:
-            with safe_open(path, framework="numpy") as file:
-                held = (int(file.metadata()["low"]), int(file.metadata()["high"]))
-                shared = overlap(held, wanted)
-                if shared is None:
-                    continue
+            with safe_open(path, framework="pt") as file:
                 tensor = file.get_slice(name)
+                shape = tensor.get_shape()
+                if shape[axis] != held[1] - held[0]:
+                    raise ValueError(f"{name!r} is {shape}, its range is {held[0]}..{held[1]}")
                 low, high = shared[0] - held[0], shared[1] - held[0]
-                piece = tensor[low:high] if axis == 0 else tensor[:, low:high]
-                pieces.append((shared[0], np.asarray(piece)))
+                if axis == 1:
+                    yield shared[0] - wanted[0], tensor[:, low:high]
+                else:
+                    rows = max(1, _PIECE // max(1, shape[1] if len(shape) > 1 else 1))
+                    for first in range(low, high, rows):
+                        piece = tensor[first : min(first + rows, high)]
+                        yield held[0] + first - wanted[0], piece
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{path}: damaged ({error}); use another checkpoint of the run"
-            ) from error
-    pieces.sort(key=lambda item: item[0])
-    if sum(piece.shape[axis] for _, piece in pieces) != wanted[1] - wanted[0]:
+            raise _damaged(path, error) from error
+        reached = shared[1]
+    if reached != wanted[1]:
         raise CheckpointError(
             f"{folder}: the {kind} parts do not hold {wanted[0]}..{wanted[1]} of {name!r}; "
             "use another checkpoint of the run"
         )
-    return np.concatenate([piece for _, piece in pieces], axis=axis)
+
+
+def _parts_in_order(folder: Path, kind: str) -> list[tuple[Range, Path]]:
+    found = []
+    for path in folder.glob(f"{kind}-[0-9]*.safetensors"):
+        try:
+            with safe_open(path, framework="pt") as file:
+                found.append(((int(file.metadata()["low"]), int(file.metadata()["high"])), path))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise _damaged(path, error) from error
+    return sorted(found)
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path}: damaged ({error}); use another checkpoint of the run")
+
+
+def load_range(folder: Path, kind: str, name: str, wanted: Range, *, axis: int = 0) -> np.ndarray:
+    """All of ``pieces`` together, for what is small; bfloat16 comes out as float32."""
+    found = [piece for _, piece in pieces(folder, kind, name, wanted, axis=axis)]
+    whole = torch.cat(found, dim=axis)
+    whole = whole.float() if whole.dtype == torch.bfloat16 else whole
+    return np.asarray(whole.numpy())
+
+
+def load_into(tensor: Tensor, folder: Path, kind: str, name: str, wanted: Range, axis: int) -> None:
+    """Fills ``tensor`` with the slice, piece by piece.
+
+    Raises:
+        CheckpointError: as ``pieces``, or it has another shape or type.
+    """
+    for first, piece in pieces(folder, kind, name, wanted, axis=axis):
+        into = tensor.narrow(axis, first, piece.shape[axis])
+        if into.shape != piece.shape or into.dtype != piece.dtype:
+            raise CheckpointError(
+                f"{folder}: {name!r} is {piece.dtype} {list(piece.shape)}, the config asks for "
+                f"{into.dtype} {list(into.shape)}"
+            )
+        with torch.no_grad():
+            into.copy_(piece)

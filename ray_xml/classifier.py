@@ -29,6 +29,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ray_xml.config import Section
+from ray_xml.lean_adam import LeanAdam, Second
 from ray_xml.partition import Range
 from ray_xml.row_adam import RowAdam
 from ray_xml.sparse import Csr
@@ -44,13 +45,23 @@ class ClassifierConfig(Section):
             ``shortlist``. None is all labels where there are at most 8,192, else 4,096
             without shortlists and 2,048 beside them.
         precision: of two of a step's three matrix products, the scores and the rows' gradient;
-            weights, sums and everything else stay float32. ``auto`` is bfloat16 where the
-            processor multiplies it natively.
+            sums and everything else stay float32. ``auto`` is bfloat16 where the processor
+            multiplies it natively.
+        storage: of the rows and their first moments; see ``lean_adam``. ``auto`` is bfloat16
+            where there are more than 500,000 labels.
+        optimizer: ``adam`` (two moments a weight), ``adam_row`` (one, and a second moment a row)
+            or ``sgd`` (none, its rate is ``sgd_rate`` times ``training.rate``); ``auto`` is
+            ``adam`` where rows are float32, else ``adam_row``. Bytes a weight with float32 rows:
+            12, 8, 4; with bfloat16 rows half of that.
+        sgd_rate: see ``optimizer``.
     """
 
     negatives: Literal["auto", "union", "random", "shortlist"] = "union"
     random_negatives: int | None = Field(None, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    storage: Literal["auto", "float32", "bfloat16"] = "auto"
+    optimizer: Literal["auto", "adam", "adam_row", "sgd"] = "auto"
+    sgd_rate: float = Field(1000.0, gt=0)
 
     @property
     def drawn(self) -> int:
@@ -58,11 +69,21 @@ class ClassifierConfig(Section):
         assert self.random_negatives is not None, "the config was not resolved against its data"
         return self.random_negatives
 
+    @property
+    def second(self) -> Second:
+        """The second moments that ``optimizer`` keeps (see ``lean_adam``)."""
+        assert self.optimizer != "auto", "the config was not resolved against its data"
+        kinds: dict[str, Second] = {"adam": "element", "adam_row": "row", "sgd": "none"}
+        return kinds[self.optimizer]
+
     def uses_shortlists(self, num_labels: int) -> bool:
         """Whether shortlists have a say in which labels a batch trains."""
         if self.negatives == "union":
             return self.drawn < num_labels
         return self.negatives == "shortlist"
+
+
+RowOptimizer = RowAdam | LeanAdam
 
 
 @dataclass(frozen=True)
@@ -135,7 +156,7 @@ class Classifier:
 
     Attributes:
         label_range: (low, high), the labels of this rank.
-        weight: float32 [R, D]; bias: float32 [R].
+        weight: float32 or bfloat16 [R, D]; bias: float32 [R].
     """
 
     def __init__(
@@ -145,22 +166,33 @@ class Classifier:
         label_counts: np.ndarray,
         num_documents: int,
         device: torch.device,
-        precision: str = "float32",
+        config: ClassifierConfig,
+        *,
+        seed: int = 0,
     ) -> None:
         """Starts every logit at the label's log-odds in train, so that the loss starts calibrated.
 
         Args:
             label_counts: int [R], documents of each label of the range.
             num_documents: documents of train.
+            config: resolved.
+            seed: of the rounding of bfloat16 rows.
         """
         low, high = label_range
-        self.label_range = label_range
-        self.product_type = product_type(precision, device)
+        self.label_range, self.config = label_range, config
+        self.product_type = product_type(config.precision, device)
         share = (np.asarray(label_counts, np.float64) + 0.5) / (num_documents + 1.0)
-        self.weight = torch.zeros(high - low, dim, device=device)
+        kind = torch.bfloat16 if config.storage == "bfloat16" else torch.float32
+        self.weight = torch.zeros(high - low, dim, device=device, dtype=kind)
         self.bias = torch.from_numpy(np.log(share / (1 - share)).astype(np.float32)).to(device)
-        self.weight_adam = RowAdam(self.weight)
+        self.weight_adam = self._optimizer(seed)
         self.bias_adam = RowAdam(self.bias)
+
+    def _optimizer(self, seed: int) -> RowOptimizer:
+        second = self.config.second
+        if second == "element" and self.weight.dtype == torch.float32:
+            return RowAdam(self.weight)  # torch's fused kernel
+        return LeanAdam(self.weight, second, first_row=self.label_range[0], seed=seed)
 
     @torch.no_grad()
     def step(
@@ -197,8 +229,10 @@ class Classifier:
         gradient_BC /= documents
         # In float32 always: it is summed over ranges, and rounding each part would make the
         # result depend on the number of ranges.
-        z_gradient_BD = gradient_BC @ weight_CD
-        self.weight_adam.step(rows, (gradient_BC.to(low).t() @ z_low_BD).float(), rate)
+        z_gradient_BD = gradient_BC @ weight_CD.float()
+        row_gradient_CD = (gradient_BC.to(low).t() @ z_low_BD).float()
+        factor = self.config.sgd_rate if self.config.optimizer == "sgd" else 1.0
+        self.weight_adam.step(rows, row_gradient_CD, rate * factor)
         self.bias_adam.step(rows, gradient_BC.sum(0), rate)
         return loss, z_gradient_BD
 

@@ -11,13 +11,13 @@ from ray_xml.classifier import Classifier
 from ray_xml.encoder import Encoder
 from ray_xml.exchange import Exchange
 from ray_xml.run_config import RunConfig
-from ray_xml.sparse import Csr
+from ray_xml.sparse import Rows
 from ray_xml.token_table import token_table
 
 
 def new_share(
     config: RunConfig,
-    features: Csr,
+    features: Rows,
     label_counts: np.ndarray,
     exchange: Exchange,
     device: torch.device,
@@ -47,6 +47,7 @@ def new_share(
         label_counts[slice(*label_range)],
         features.num_rows,
         device,
-        config.classifier.precision,
+        config.classifier,
+        seed=seed,
     )
     return encoder, classifier

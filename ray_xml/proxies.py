@@ -38,6 +38,8 @@ class ProxyConfig(Section):
 
     Attributes:
         solver: ``irls`` or ``adam``.
+        labels: how many labels, about, the map is fitted to at most: it has D·(D + 1) numbers, so
+            more tell it nothing new. A hash chooses them.
         passes: irls: passes over all pairs.
         ridge: irls: relative ridge on the Gram matrix's mean diagonal.
         epochs, hidden, rate, batch_size: adam: epochs over all pairs, H, learning rate, pairs a
@@ -45,6 +47,7 @@ class ProxyConfig(Section):
     """
 
     solver: Literal["irls", "adam"] = "irls"
+    labels: int = Field(1 << 18, ge=1)
     passes: int = Field(5, ge=1, le=100)
     ridge: float = Field(1e-4, ge=0.0)
     epochs: int = Field(2, ge=1)

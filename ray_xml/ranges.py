@@ -14,24 +14,25 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from ray_xml.embeddings import EmbeddingFile
 from ray_xml.label_range import LabelRange
 from ray_xml.label_search import Found
 from ray_xml.partition import Range, overlap
 from ray_xml.proxies import PairSums
 
-# What is searched for: a key, float16 embeddings [n, D], and int32 [n, m] further labels to score.
+# What is searched for: a key; float16 embeddings [n, D], or int64 [n] documents whose embeddings
+# the ranges have; and int32 [n, m] further labels to score.
 Block = tuple[int, np.ndarray, np.ndarray | None]
 
 
 class Ranges(Protocol):
     """All label ranges together, wherever they live: what a training worker asks of them.
 
-    ``add_block``, ``add_rows`` and ``search`` are called by every worker for its own documents
-    and rows; the others by one worker while the rest wait.
+    ``add_rows`` and ``search`` are called by every worker for its own rows and documents; the
+    others by one worker while the rest wait.
     """
 
-    def begin_cycle(self, cycle: int) -> None: ...
-    def add_block(self, cycle: int, first: int, embeddings: np.ndarray) -> None: ...
+    def begin_cycle(self, cycle: int, file: EmbeddingFile) -> None: ...
     def pair_sums(self, affine: Tensor) -> PairSums: ...
     def pair_gradient(
         self, affine: Tensor, key: int, part: int, parts: int
@@ -57,13 +58,9 @@ class LocalRanges:
     def __init__(self, ranges: list[LabelRange]) -> None:
         self._ranges = ranges
 
-    def begin_cycle(self, cycle: int) -> None:
+    def begin_cycle(self, cycle: int, file: EmbeddingFile) -> None:
         for one in self._ranges:
-            one.begin_cycle(cycle)
-
-    def add_block(self, cycle: int, first: int, embeddings: np.ndarray) -> None:
-        for one in self._ranges:
-            one.add_block(cycle, first, embeddings)
+            one.begin_cycle(cycle, file)
 
     def pair_sums(self, affine: Tensor) -> PairSums:
         return functools.reduce(operator.add, (one.pair_sums(affine) for one in self._ranges))

@@ -2,7 +2,6 @@
 
     encode      every training document, in blocks of fixed size, on the worker that owns it
     proxies     fitted to those embeddings over all label ranges
-    shortlists  of the training documents, into one memory-mapped file
     validation  recall of the candidates, the fit of the score, the metrics
 
 Block borders do not depend on the number of workers, so a block's arithmetic is the same
@@ -21,6 +20,7 @@ import torch
 from ray_xml import blend, proxies
 from ray_xml.blend import Blend
 from ray_xml.classifier import Classifier
+from ray_xml.embeddings import EmbeddingFile
 from ray_xml.encoder import Encoder
 from ray_xml.exchange import Exchange
 from ray_xml.label_search import Found
@@ -29,7 +29,7 @@ from ray_xml.metrics import MetricSums
 from ray_xml.ranges import Block, Ranges
 from ray_xml.scoring import candidates, top_k
 from ray_xml.shortlist import ShortlistConfig
-from ray_xml.sparse import Csr
+from ray_xml.sparse import Csr, Rows
 
 BLOCK = 2048  # documents encoded and searched at a time
 _FITTED_TO = 8192  # validation documents that the score is fitted to, about
@@ -97,7 +97,7 @@ class Refresher:
         self.proxy_config, self.shortlist_config = proxy_config, shortlist_config
         self.counts = counts
 
-    def own_blocks(self, features: Csr, phase: str) -> Iterator[tuple[int, np.ndarray]]:
+    def own_blocks(self, features: Rows, phase: str) -> Iterator[tuple[int, np.ndarray]]:
         """(first document, float16 [n, D]) for this rank's blocks of all documents.
 
         Every rank must draw its iterator to the end: encoding is a joint step of the group.
@@ -111,19 +111,25 @@ class Refresher:
             if first < stop:
                 yield first, z_bD[: stop - first].to(torch.float16).cpu().numpy()
 
-    def fit_proxies(self, cycle: int, features: Csr) -> float:
-        """Refits the proxies to the encoder as it is now; returns the proxy loss (on rank 0)."""
+    def fit_proxies(self, cycle: int, features: Rows, folder: Path) -> float:
+        """Refits the proxies to the encoder as it is now; returns the proxy loss (on rank 0).
+
+        Args:
+            folder: where the embeddings' file goes.
+        """
+        dim = self.encoder.config.dim
+        file = EmbeddingFile(folder / f"cycle-{cycle:04d}.f16", features.num_rows, dim)
         if self.exchange.rank == 0:
-            self.ranges.begin_cycle(cycle)
+            file.create()
         self.exchange.barrier()
         for first, z_nD in self.own_blocks(features, "encode"):
-            self.ranges.add_block(cycle, first, z_nD)
-        self.ranges.flush()
+            file.write(first, z_nD)
+        file.sync()
         self.exchange.barrier()
         loss = float("nan")
         if self.exchange.rank == 0:
             self.progress("proxies", 0, 1)
-            dim = self.encoder.config.dim
+            self.ranges.begin_cycle(cycle, file)
             affine, loss = proxies.fit(self.ranges, self.proxy_config, dim, seed=self.seed)
             self.ranges.set_proxies(affine)
         self.exchange.barrier()
@@ -132,11 +138,13 @@ class Refresher:
     def send_classifier(self) -> None:
         """Gives the ranges the classifier rows as they are now, for validation and search."""
         low, high = self.classifier.label_range
+        half = self.shortlist_config.vector_type == np.float16
+        kind = torch.float16 if half else torch.float32
         for first in range(low, high, _ROW_BLOCK):
             part = slice(first - low, min(first + _ROW_BLOCK, high) - low)
             self.ranges.add_rows(
                 first,
-                self.classifier.weight[part].cpu().numpy(),
+                self.classifier.weight[part].to(kind).cpu().numpy(),
                 self.classifier.bias[part].cpu().numpy(),
             )
         self.ranges.flush()
@@ -145,25 +153,8 @@ class Refresher:
             self.ranges.index_rows()
         self.exchange.barrier()
 
-    def write_shortlists(self, path: Path, features: Csr) -> None:
-        """Writes int32 [N, width]: the shortlist of every training document, −1 for none."""
-        width = self.shortlist_config.width
-        if self.exchange.rank == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "wb") as file:
-                file.truncate(4 * width * features.num_rows)
-        self.exchange.barrier()
-        lists = np.memmap(path, np.int32, "r+", shape=(features.num_rows, width))
-        blocks = ((first, z_nD, None) for first, z_nD in self.own_blocks(features, "shortlist"))
-        listed, sources = self.shortlist_config.listed, self.shortlist_config.sources
-        for first, found in self.ranges.search(blocks, listed, sources, False):
-            labels = candidates(found).labels
-            lists[first : first + len(labels)] = labels
-        lists.flush()
-        self.exchange.barrier()
-
     def validate(
-        self, features: Csr, labels: Csr, lexical: Lexical, sums: MetricSums
+        self, features: Rows, labels: Rows, lexical: Lexical, sums: MetricSums
     ) -> Validation:
         """Fits the score to held-out documents' candidates, and measures it on them.
 
@@ -201,7 +192,9 @@ class Refresher:
             fitted, sums.from_array(together[3:]).result(), float(recalls[0]), float(recalls[1])
         )
 
-    def _with_answers(self, features: Csr, lexical: Lexical) -> Iterator[tuple[int, Found, Answer]]:
+    def _with_answers(
+        self, features: Rows, lexical: Lexical
+    ) -> Iterator[tuple[int, Found, Answer]]:
         """(first document, what the dense and the sparse search found) for this rank's blocks."""
         answers: dict[int, Answer] = {}
 

@@ -29,6 +29,10 @@ class RowAdam:
         self.second = torch.zeros_like(table)
         self.steps = torch.zeros((), device=table.device)
 
+    def state(self) -> dict[str, Tensor]:
+        """The moments by name, as a checkpoint keeps them."""
+        return {"first": self.first, "second": self.second}
+
     def step(self, rows: Tensor | None, gradient: Tensor, rate: float) -> None:
         """Moves ``table[rows]`` against ``gradient``.
 

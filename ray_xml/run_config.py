@@ -24,6 +24,8 @@ from ray_xml.store import DataSet
 from ray_xml.store_meta import SplitMeta
 
 RARE = 20
+_MANY = 500_000  # labels beyond which classifier rows are stored lean
+_MANY_INDEXED = 200_000  # labels beyond which indexed vectors are stored in float16
 
 # Keys that may differ when a run goes on: they do not change what an epoch computes. But for
 # training.epochs under schedule=linear, which falls to zero over them.
@@ -173,6 +175,11 @@ class RunConfig(Section):
         tokens = tokens or self.encoder.tokens
         negatives = ("random" if rare else "union") if self.classifier.negatives == "auto" else None
         negatives = negatives or self.classifier.negatives
+        storage, optimizer = self.classifier.storage, self.classifier.optimizer
+        if storage == "auto":
+            storage = "bfloat16" if labels > _MANY else "float32"
+        if optimizer == "auto":
+            optimizer = "adam" if storage == "float32" else "adam_row"
         few = 4096 if negatives == "random" else 2048
         batch = 2 ** max(5, min(8, int(math.log2(max(train.documents, 100) / 100))))
         derived: dict[str, dict[str, Any]] = {
@@ -190,7 +197,14 @@ class RunConfig(Section):
             missing = {key: v for key, v in values.items() if getattr(section, key) is None}
             update[name] = section.model_copy(update=missing)
         update["encoder"] = update["encoder"].model_copy(update={"tokens": tokens})
-        update["classifier"] = update["classifier"].model_copy(update={"negatives": negatives})
+        if self.shortlist.storage == "auto":
+            storage_of_index = "float16" if labels > _MANY_INDEXED else "float32"
+            update["shortlist"] = update["shortlist"].model_copy(
+                update={"storage": storage_of_index}
+            )
+        update["classifier"] = update["classifier"].model_copy(
+            update={"negatives": negatives, "storage": storage, "optimizer": optimizer}
+        )
         return self.model_copy(update=update)
 
     def identity(self) -> str:

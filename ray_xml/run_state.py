@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from ray_xml import checkpoint
-from ray_xml.classifier import Classifier
+from ray_xml.classifier import Classifier, RowOptimizer
 from ray_xml.encoder import Encoder
 from ray_xml.errors import CheckpointError
 from ray_xml.exchange import Exchange
 from ray_xml.partition import Range
 from ray_xml.ranges import Ranges
 from ray_xml.refresh import Validation
-from ray_xml.row_adam import RowAdam
 from ray_xml.run_config import RunConfig
 from ray_xml.store import DataSet
 
@@ -73,8 +72,8 @@ def save_state(
         if kind == "encoder":
             # What prediction needs, so that it need not know of spectral normalisation.
             tensors = {**tensors, "normalised_weight": encoder.normalised_weight().detach()}
-        checkpoint.save_part(folder, kind, rank, held, _numpy(tensors))
-        checkpoint.save_part(folder, f"optimizer-{kind}", rank, held, _numpy(_moments(moments)))
+        checkpoint.save_part(folder, kind, rank, held, tensors)
+        checkpoint.save_part(folder, f"optimizer-{kind}", rank, held, _moments(moments))
     if rank == 0 and ranges is not None:
         ranges.save_proxies(folder)
     exchange.barrier()
@@ -122,14 +121,7 @@ def load_state(root: Path, encoder: Encoder, classifier: Classifier, data: DataS
         into = [(kind, tensors), (f"optimizer-{kind}", _moments(moments))]
         for part, wanted in into:
             for name, tensor in wanted.items():
-                array = checkpoint.load_range(folder, part, name, held, axis=axis)
-                if array.shape != tuple(tensor.shape):
-                    raise CheckpointError(
-                        f"{folder}: {name!r} is {list(array.shape)}, the config asks for "
-                        f"{list(tensor.shape)}"
-                    )
-                with torch.no_grad():
-                    tensor.copy_(torch.from_numpy(array))
+                checkpoint.load_into(tensor, folder, part, name, held, axis)
         for name, adam in moments.items():
             adam.steps.fill_(float(manifest["adam_steps"][f"{kind}.{name}"]))
     best_value = manifest["best_value"]
@@ -151,7 +143,7 @@ def check_data_set(folder: Path, manifest: dict[str, Any], data: DataSet) -> Non
         )
 
 
-_Part = tuple[str, Range, dict[str, Tensor], dict[str, RowAdam]]
+_Part = tuple[str, Range, dict[str, Tensor], dict[str, RowOptimizer]]
 
 
 def _parts(encoder: Encoder, classifier: Classifier) -> list[_Part]:
@@ -178,12 +170,9 @@ def _parts(encoder: Encoder, classifier: Classifier) -> list[_Part]:
     ]
 
 
-def _moments(optimizers: dict[str, RowAdam]) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for name, adam in optimizers.items():
-        found |= {f"{name}.first": adam.first, f"{name}.second": adam.second}
-    return found
-
-
-def _numpy(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+def _moments(optimizers: dict[str, RowOptimizer]) -> dict[str, Tensor]:
+    return {
+        f"{name}.{moment}": tensor
+        for name, optimizer in optimizers.items()
+        for moment, tensor in optimizer.state().items()
+    }

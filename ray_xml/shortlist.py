@@ -36,6 +36,12 @@ class ShortlistConfig(Section):
 
     size: int | None = Field(None, ge=0)
     source: Literal["proxy", "classifier", "both"] = "proxy"
+    storage: Literal["auto", "float32", "float16"] = "auto"
+
+    @property
+    def vector_type(self) -> type[np.floating]:
+        """The type of indexed vectors."""
+        return np.float16 if self.storage == "float16" else np.float32
 
     @property
     def listed(self) -> int:
@@ -62,7 +68,9 @@ class LabelIndex:
         labels: int32 [n], the label number of each indexed vector, ascending.
     """
 
-    def __init__(self, labels: np.ndarray, vectors: np.ndarray) -> None:
+    def __init__(
+        self, labels: np.ndarray, vectors: np.ndarray, config: ShortlistConfig | None = None
+    ) -> None:
         """Indexes ``vectors``, float32 [n, D]; they are kept once, inside the index.
 
         The index lies on the GPU where FAISS finds one.

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse
 
+_ENTRIES = 1 << 22  # entries handled at a time: bounds the scratch memory
+_ROWS = 1 << 17  # rows of a subset handled at a time, likewise
+
 
 @dataclass(frozen=True)
 class Csr:
@@ -54,10 +57,17 @@ class Csr:
         counts = np.asarray(self.offsets)[np.asarray(rows) + 1] - starts
         offsets = np.zeros(len(counts) + 1, np.int64)
         np.cumsum(counts, out=offsets[1:])
-        # Position p of the result reads source p - offsets[row] + starts[row].
-        source = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
-        values = None if self.values is None else self.values[source]
-        return Csr(offsets, self.ids[source], values, self.num_columns)
+        ids = np.empty(offsets[-1], self.ids.dtype)
+        values = None if self.values is None else np.empty(offsets[-1], self.values.dtype)
+        for low, high in _pieces(offsets):
+            begin, end = offsets[low], offsets[high]
+            # Position p of the result reads source p - offsets[row] + starts[row].
+            shift = np.repeat(starts[low:high] - offsets[low:high], counts[low:high])
+            source = np.arange(begin, end) + shift
+            ids[begin:end] = self.ids[source]
+            if values is not None and self.values is not None:
+                values[begin:end] = self.values[source]
+        return Csr(offsets, ids, values, self.num_columns)
 
     def padded(self, rows: int) -> Csr:
         """The same rows with empty ones behind them, ``rows`` in all."""
@@ -75,13 +85,25 @@ class Csr:
 
     def columns(self, low: int, high: int) -> Csr:
         """The columns ``low:high``, renumbered from 0 (copied)."""
-        rows = self.packed()
-        keep = (rows.ids >= low) & (rows.ids < high)
-        before = np.zeros(len(keep) + 1, np.int64)
-        np.cumsum(keep, out=before[1:])
-        values = None if rows.values is None else rows.values[keep]
-        ids = (rows.ids[keep] - low).astype(np.int32)
-        return Csr(before[rows.offsets], ids, values, high - low)
+        counts = np.empty(self.num_rows, np.int64)
+        ids, values = [], []
+        for first, last in _pieces(self.offsets):
+            rows = self.slice(first, last).packed()
+            keep = (rows.ids >= low) & (rows.ids < high)
+            before = np.zeros(len(keep) + 1, np.int64)
+            np.cumsum(keep, out=before[1:])
+            counts[first:last] = np.diff(before[rows.offsets])
+            ids.append((rows.ids[keep] - low).astype(np.int32))
+            if rows.values is not None:
+                values.append(rows.values[keep])
+        offsets = np.zeros(self.num_rows + 1, np.int64)
+        np.cumsum(counts, out=offsets[1:])
+        return Csr(
+            offsets,
+            np.concatenate(ids) if ids else np.zeros(0, np.int32),
+            None if self.values is None else np.concatenate([*values, np.zeros(0, np.float32)]),
+            high - low,
+        )
 
     def transpose(self) -> Csr:
         """The transposed matrix (copied); row ids of each column come out ascending."""
@@ -100,7 +122,10 @@ class Csr:
 
     def column_counts(self) -> np.ndarray:
         """int64 [num_columns]: the number of stored entries of each column."""
-        return np.bincount(self.packed().ids, minlength=self.num_columns)
+        counts = np.zeros(self.num_columns, np.int64)
+        for first, last in _pieces(self.offsets):
+            counts += np.bincount(self.slice(first, last).packed().ids, minlength=len(counts))
+        return counts
 
     def blocks(self, rows: int) -> Iterator[tuple[int, Csr]]:
         """(first row, slice) for consecutive slices of at most ``rows`` rows."""
@@ -136,3 +161,70 @@ class Csr:
             None if binary else rows.data.astype(np.float32, copy=False),
             rows.shape[1],
         )
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some rows of a matrix, taken when they are asked for: what is on disk stays there.
+
+    Attributes:
+        whole: the matrix.
+        rows: int64 [n], which of its rows.
+    """
+
+    whole: Csr
+    rows: np.ndarray
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.rows)
+
+    @property
+    def num_columns(self) -> int:
+        return self.whole.num_columns
+
+    def slice(self, start: int, stop: int) -> Csr:
+        """Rows ``start:stop``, copied."""
+        return self.whole.take(self.rows[start:stop])
+
+    def take(self, rows: np.ndarray) -> Csr:
+        """The given rows of the subset, in the given order, copied."""
+        return self.whole.take(self.rows[rows])
+
+    def blocks(self, rows: int) -> Iterator[tuple[int, Csr]]:
+        """As ``Csr.blocks``."""
+        for start in range(0, self.num_rows, rows):
+            yield start, self.slice(start, start + rows)
+
+    def columns(self, low: int, high: int) -> Csr:
+        """As ``Csr.columns``."""
+        return _stacked([block.columns(low, high) for _, block in self.blocks(_ROWS)], high - low)
+
+    def column_counts(self) -> np.ndarray:
+        """As ``Csr.column_counts``."""
+        counts = np.zeros(self.num_columns, np.int64)
+        for _, block in self.blocks(_ROWS):
+            counts += block.column_counts()
+        return counts
+
+
+Rows = Csr | Subset
+
+
+def _pieces(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
+    """(first row, last row): consecutive rows of about ``_ENTRIES`` entries."""
+    first, last = 0, len(offsets) - 1
+    while first < last:
+        reached = int(np.searchsorted(offsets, offsets[first] + _ENTRIES, side="right")) - 1
+        after = min(max(reached, first + 1), last)
+        yield first, after
+        first = after
+
+
+def _stacked(parts: list[Csr], num_columns: int) -> Csr:
+    counts = np.concatenate([np.zeros(1, np.int64), *(part.counts for part in parts)])
+    ids = np.concatenate([np.zeros(0, np.int32), *(part.packed().ids for part in parts)])
+    values = [part.packed().values for part in parts]
+    kept = [one for one in values if one is not None]
+    together = np.concatenate(kept) if parts and len(kept) == len(parts) else None
+    return Csr(np.cumsum(counts), ids, together, num_columns)

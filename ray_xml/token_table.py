@@ -20,7 +20,7 @@ from ray_xml.bags import bags_of, sum_bags, transposed_bags
 from ray_xml.errors import ConfigError
 from ray_xml.exchange import Exchange
 from ray_xml.partition import even
-from ray_xml.sparse import Csr
+from ray_xml.sparse import Csr, Rows
 
 _CPU = torch.device("cpu")
 _BLOCK, _STRIP = 8192, 80  # documents and columns at a time
@@ -29,7 +29,7 @@ _EXTRA = 16  # oversampling p - D; Halko et al. advise 5 to 10, more costs littl
 
 def token_table(
     source: str,
-    features: Csr,
+    features: Rows,
     dim: int,
     exchange: Exchange,
     *,
@@ -79,7 +79,7 @@ def _open_npy(path: str, shape: tuple[int, int]) -> np.ndarray:
 
 
 def svd_table(
-    features: Csr,
+    features: Rows,
     dim: int,
     exchange: Exchange,
     *,
@@ -122,7 +122,7 @@ def svd_table(
     return torch.nn.functional.pad(table, (0, dim - keep))
 
 
-def _times_gram(features: Csr, basis: Tensor, exchange: Exchange) -> Tensor:
+def _times_gram(features: Rows, basis: Tensor, exchange: Exchange) -> Tensor:
     """float32 [V, p]: XᵀX · basis over all workers, a few columns at a time.
 
     Narrow strips bound the float64 scratch, and the sparse sums run faster on them.
@@ -140,7 +140,7 @@ def _times_gram(features: Csr, basis: Tensor, exchange: Exchange) -> Tensor:
     return image
 
 
-def _own_blocks(features: Csr, exchange: Exchange) -> Iterator[Csr]:
+def _own_blocks(features: Rows, exchange: Exchange) -> Iterator[Csr]:
     """This rank's blocks of documents; block borders are the same for any number of workers."""
     for start, block in features.blocks(_BLOCK):
         if start // _BLOCK % exchange.size == exchange.rank:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ from ray_xml.refresh import Refresher, Validation
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import metric_sums, split_rows
 from ray_xml.run_state import RunState, load_state, save_state
+from ray_xml.shortlists import Shortlists
+from ray_xml.sparse import Subset
 from ray_xml.store import DataSet
 
 Event = Callable[[dict[str, Any]], None]
@@ -70,13 +73,15 @@ class Training:
         self.clock.start("setup")
         rows, held = split_rows(data, config)
         train = data.split("train")
-        self.features, self.labels = train.features.take(rows), train.labels.take(rows)
-        self.held_features, self.held_labels = train.features.take(held), train.labels.take(held)
+        self.features, self.labels = Subset(train.features, rows), Subset(train.labels, rows)
+        self.held_features = Subset(train.features, held)
+        self.held_labels = Subset(train.labels, held)
         self.label_counts = self.labels.column_counts()
         self.sums = metric_sums(data, config.dataset)
         self.state = RunState(epoch=0)
         self.encoder, self.classifier = self._build()
         self.lists = config.classifier.uses_shortlists(data.meta.num_labels)
+        self.fitted = -1  # the cycle that the proxies were fitted for
         self.lexical = self._index_documents()
         self.batches = BatchMaker(
             self.features,
@@ -114,7 +119,12 @@ class Training:
 
     def _index_documents(self) -> Lexical:
         """The sparse channel: needed here for validation, and by the run's predictors."""
-        neighbors = Neighbors.build(self.config.neighbors, self.features, self.labels)
+        whole = slice(0, self.features.num_rows)
+        neighbors = Neighbors.build(
+            self.config.neighbors,
+            self.features.slice(whole.start, whole.stop),
+            self.labels.slice(whole.start, whole.stop),
+        )
         if self.exchange.rank == 0:
             save_neighbors(self.folder, neighbors)
         return Lexical(neighbors)
@@ -130,7 +140,7 @@ class Training:
             # for a refresh.
             fitted = last or (begins_cycle and (epoch > 0 or self.lists))
             if fitted:
-                self._refresh(train_on=self.lists and not last)
+                self._refresh()
             if epoch > 0 and not self.state.stored:
                 self._store(with_proxies=fitted)
                 yield self._report()
@@ -141,23 +151,22 @@ class Training:
 
     # ---- refresh -----------------------------------------------------------------------------
 
-    def _refresh(self, *, train_on: bool) -> None:
-        """Refits proxies, validates the epochs behind, writes shortlists for those ahead."""
-        config, epoch = self.config, self.state.epoch
-        self.clock.start("proxies")
-        self.state.proxy_loss = self.refresher.fit_proxies(epoch, self.features)
-        self.clock.start("validate")
-        if epoch > 0 or "classifier" in config.shortlist.sources:
-            self.refresher.send_classifier()
-        if epoch > 0 and not self.state.stored:
+    def _refresh(self) -> None:
+        """Refits proxies and validates the epochs behind; shortlists may be searched for then."""
+        self._refit(self.state.epoch)
+        if self.state.epoch > 0 and not self.state.stored:
             self._validate()
-        self.clock.start("shortlist")
-        if train_on:
-            self.refresher.write_shortlists(self._shortlist_path(epoch), self.features)
-            if self.exchange.rank == 0:
-                for path in (self.folder / "shortlists").glob("*.i32"):
-                    if path != self._shortlist_path(epoch):
-                        path.unlink()
+
+    def _refit(self, cycle: int) -> None:
+        """Proxies, and classifier rows where they are asked for, as they are now."""
+        self.clock.start("proxies")
+        self.state.proxy_loss = self.refresher.fit_proxies(
+            cycle, self.features, self.folder / "embeddings"
+        )
+        self.clock.start("validate")
+        if cycle > 0 or "classifier" in self.config.shortlist.sources:
+            self.refresher.send_classifier()
+        self.fitted = cycle
 
     def _validate(self) -> None:
         settings = self.config.training
@@ -173,29 +182,44 @@ class Training:
             self.state.best_value = found.results[settings.metric]
             self.state.best_epoch = self.state.epoch
 
-    def _shortlist_path(self, cycle: int) -> Path:
-        return self.folder / "shortlists" / f"cycle-{cycle:04d}.i32"
+    def _listed(self, epoch: int, order: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of ``order`` with their shortlists: from the cycle's file, or found now."""
+        settings = self.config.training
+        cycle = epoch - epoch % settings.cycle_epochs
+        first = partition.epoch_order(self.features.num_rows, seed=settings.seed, epoch=cycle)
+        path = self.folder / "shortlists" / f"cycle-{cycle:04d}.i32"
+        lists = Shortlists(path, first, self.config.shortlist)
+        if epoch == cycle or not path.exists():
+            if self.fitted != cycle:  # somebody deleted the file
+                self._refit(cycle)
+            batches = lists.search(
+                settings.batch, self.ranges, self.exchange, self.device, self._waiting
+            )
+            if epoch == cycle:
+                yield from batches
+                return
+            deque(batches, maxlen=0)
+        yield from lists.read(order, settings.batch)
 
-    def _shortlists(self, cycle: int) -> np.ndarray:
-        path = self._shortlist_path(cycle)
-        if not path.exists():
-            # Only when somebody deleted it: a refresh from the encoder as it is now.
-            self._refresh_lost(cycle)
-        shape = (self.features.num_rows, self.config.shortlist.width)
-        return np.memmap(path, np.int32, "r", shape=shape)
+    def _waiting(self, begins: bool) -> None:
+        self.clock.start("shortlist" if begins else "classifier")
 
     # ---- one epoch ---------------------------------------------------------------------------
 
     def _train_epoch(self, epoch: int) -> None:
         self.clock.start("classifier")
         settings = self.config.training
-        lists = self._shortlists(epoch - epoch % settings.cycle_epochs) if self.lists else None
         order = partition.epoch_order(self.features.num_rows, seed=settings.seed, epoch=epoch)
         size = settings.batch
+        batches: Iterable[tuple[np.ndarray, np.ndarray | None]]
+        if self.lists:
+            batches = self._listed(epoch, order)
+        else:
+            batches = ((order[at : at + size], None) for at in range(0, len(order), size))
         steps, done = -(-len(order) // size), 0
         losses: list[torch.Tensor] = []
         began, sent = time.perf_counter(), self.exchange.bytes_sent
-        for number, batch in enumerate(self.batches.epoch(order, size, lists, epoch)):
+        for number, batch in enumerate(self.batches.epoch(batches, epoch)):
             rate = settings.rate_at(epoch + number / steps)
             losses.append(self._step(batch, epoch, rate))
             done += batch.documents
@@ -209,12 +233,6 @@ class Training:
         self.state.docs_per_second = len(order) / (time.perf_counter() - began)
         self.state.bytes_per_step = (self.exchange.bytes_sent - sent) / steps
         self.state.rate = settings.rate_at(epoch)
-
-    def _refresh_lost(self, cycle: int) -> None:
-        self.refresher.fit_proxies(cycle, self.features)
-        if "classifier" in self.config.shortlist.sources:
-            self.refresher.send_classifier()
-        self.refresher.write_shortlists(self._shortlist_path(cycle), self.features)
 
     def _step(self, batch: Batch, epoch: int, rate: float) -> torch.Tensor:
         z_bD, u_bD = self.encoder.forward(batch.tokens, epoch)

@@ -24,6 +24,7 @@ from torch import Tensor
 from ray_xml import partition
 from ray_xml.cluster.session import NAMESPACE, Shares
 from ray_xml.config import build_config
+from ray_xml.embeddings import EmbeddingFile
 from ray_xml.errors import TrainingError
 from ray_xml.label_range import LabelRange
 from ray_xml.label_search import Found
@@ -32,6 +33,7 @@ from ray_xml.proxies import PairSums
 from ray_xml.ranges import Block, rows_within, sum_gradients
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import split_rows
+from ray_xml.sparse import Subset
 from ray_xml.store import DataSet
 
 _AHEAD = 2  # blocks a worker has under way at each shard
@@ -44,9 +46,16 @@ class LabelShard(LabelRange):
         config = build_config(RunConfig, settings, origin="label shard")
         data = DataSet.open(config.data)
         rows, _ = split_rows(data, config)
-        labels = data.split("train").labels.take(rows)
+        labels = Subset(data.split("train").labels, rows)
         ranges = partition.label_ranges(labels.column_counts(), config.resources.label_shards)
-        super().__init__(ranges[number], labels, threads=threads, device=device)
+        super().__init__(
+            ranges[number],
+            labels,
+            config.resolved(data).shortlist,
+            fit_labels=config.proxy.labels,
+            threads=threads,
+            device=device,
+        )
 
     def ping(self) -> Range:
         """The range held; answering means that the shard is up."""
@@ -118,12 +127,8 @@ class ShardedRanges:
         self._ranges = shards.ranges
         self._pending: deque[list[Any]] = deque()
 
-    def begin_cycle(self, cycle: int) -> None:
-        ray.get([a.begin_cycle.remote(cycle) for a in self._actors])
-
-    def add_block(self, cycle: int, first: int, embeddings: np.ndarray) -> None:
-        block = ray.put(embeddings)
-        self._send([a.add_block.remote(cycle, first, block) for a in self._actors])
+    def begin_cycle(self, cycle: int, file: EmbeddingFile) -> None:
+        ray.get([a.begin_cycle.remote(cycle, file) for a in self._actors])
 
     def pair_sums(self, affine: Tensor) -> PairSums:
         given = ray.put(affine)
