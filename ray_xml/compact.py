@@ -42,7 +42,7 @@ def pack_rows(name: str, rows: np.ndarray, dtype: Dtype) -> dict[str, np.ndarray
     to 3e-8 where it is below 6e-5.
 
     Args:
-        rows: float32 [n, D]; may be memory-mapped.
+        rows: float32 or float16 [n, D]; may be memory-mapped.
 
     Raises:
         ExportError: a number is NaN or infinite, or too large for float16; names the row.
@@ -54,11 +54,12 @@ def pack_rows(name: str, rows: np.ndarray, dtype: Dtype) -> dict[str, np.ndarray
         peaks[low:high] = np.abs(rows[low:high]).max(axis=1, initial=0)
     check_peaks(name, peaks, dtype)
     if dtype == "fp16":
-        return {f"{name}.fp16": rows.astype(np.float16)}
+        return {f"{name}.fp16": rows.astype(np.float16, copy=False)}
     scale = scales(peaks, 127)
     packed = np.empty((n, dim), np.int8)
     for low, high in _row_ranges(n, dim):
-        packed[low:high] = quantise(rows[low:high], scale[low:high, None], 127)
+        block = rows[low:high].astype(np.float32, copy=False)
+        packed[low:high] = quantise(block, scale[low:high, None], 127)
     return {f"{name}.int8": packed, f"{name}.scale": scale}
 
 
@@ -70,9 +71,14 @@ def shape_of_rows(
     return packed.shape[0], packed.shape[1]
 
 
-def unpack_rows(name: str, tensors: Tensors, source: str | Path = "exported model") -> np.ndarray:
-    """float32 [n, D]: all rows; arguments and errors are those of ``unpack_blocks``."""
-    rows = np.empty(shape_of_rows(name, tensors, source), np.float32)
+def unpack_rows(
+    name: str,
+    tensors: Tensors,
+    source: str | Path = "exported model",
+    kind: type[np.floating] = np.float32,
+) -> np.ndarray:
+    """``kind`` [n, D]: all rows; arguments and errors are those of ``unpack_blocks``."""
+    rows = np.empty(shape_of_rows(name, tensors, source), kind)
     for low, block in unpack_blocks(name, tensors, source):
         rows[low : low + len(block)] = block
     return rows

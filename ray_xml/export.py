@@ -96,7 +96,7 @@ def is_export(path: Path) -> bool:
 
 
 def load_export(path: Path) -> Model:
-    """The model exported to ``path``, its arrays as float32.
+    """The model exported to ``path``.
 
     Raises:
         CheckpointError: damaged, or of a newer format.
@@ -123,8 +123,8 @@ def load_export(path: Path) -> Model:
             weight=unpack_rows("weight", arrays, file),
             bias=arrays["bias"].astype(np.float32),
             labels=np.flatnonzero(neighbors.label_counts).astype(np.int32),
-            proxies=unpack_rows("proxies", arrays, file),
-            rows=unpack_rows("rows", arrays, file),
+            proxies=unpack_rows("proxies", arrays, file, config.shortlist.vector_type),
+            rows=unpack_rows("rows", arrays, file, config.shortlist.vector_type),
             neighbors=neighbors,
             blend=manifest.blend,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -16,6 +17,8 @@ from ray_xml.errors import CheckpointError
 from ray_xml.neighbors import Neighbors, NeighborsConfig
 from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
+
+_TORCH = {"float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ class Model:
         table: float32 [V, D] token embeddings.
         weight: float32 [D, D], the residual block's, spectrally normalised; ``bias`` its [D].
         labels: int32 [K], ascending: the labels that have a training document.
-        proxies: float32 [K, D], of unit length.
-        rows: float32 [K, D + 1], classifier rows, the bias behind each.
+        proxies: float32 or float16 [K, D], of unit length.
+        rows: float32 or float16 [K, D + 1], classifier rows, the bias behind each.
         neighbors: the sparse channel.
         blend: the score.
     """
@@ -87,9 +90,14 @@ def model_of_checkpoint(folder: Path, config: RunConfig, neighbors_file: Path) -
         )
     # Labels without a training document have a zero proxy and are never predicted.
     known = np.flatnonzero(neighbors.label_counts).astype(np.int32)
-    rows = np.empty((len(known), dim + 1), np.float32)
-    rows[:, :-1] = load("classifier", "weight", num_labels)[known]
-    rows[:, -1] = load("classifier", "bias", num_labels)[known]
+    kind = config.shortlist.vector_type
+    proxies, rows = np.empty((len(known), dim), kind), np.empty((len(known), dim + 1), kind)
+    for into, part, name in (
+        (proxies, "proxies", "proxies"),
+        (rows[:, :-1], "classifier", "weight"),
+        (rows[:, -1], "classifier", "bias"),
+    ):
+        _fill(into, folder, part, name, known, num_labels)
     try:
         blend = Blend.from_dict(manifest["blend"]) if manifest["blend"] else DEFAULT
     except (KeyError, TypeError, ValueError) as error:
@@ -101,11 +109,22 @@ def model_of_checkpoint(folder: Path, config: RunConfig, neighbors_file: Path) -
         weight=load("encoder", "normalised_weight", dim),
         bias=load("encoder", "bias", dim),
         labels=known,
-        proxies=load("proxies", "proxies", num_labels)[known],
+        proxies=proxies,
         rows=rows,
         neighbors=neighbors,
         blend=blend,
     )
+
+
+def _fill(
+    into: np.ndarray, folder: Path, kind: str, name: str, known: np.ndarray, num_labels: int
+) -> None:
+    """Takes the rows of the labels ``known`` out of a checkpoint, piece by piece."""
+    for first, piece in checkpoint.pieces(folder, kind, name, (0, num_labels)):
+        begin, end = np.searchsorted(known, (first, first + len(piece)))
+        chosen = torch.from_numpy(known[begin:end].astype(np.int64) - first)
+        # numpy has no bfloat16.
+        into[begin:end] = piece[chosen].to(_TORCH[into.dtype.name]).numpy()
 
 
 def save_neighbors(run: Path, neighbors: Neighbors) -> None:

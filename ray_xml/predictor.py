@@ -56,8 +56,8 @@ class Predictor:
         self.lexical = Lexical(model.neighbors)
         self._table = torch.from_numpy(model.table)
         self._block = (torch.from_numpy(model.weight), torch.from_numpy(model.bias))
-        self.proxies = LabelIndex(model.labels, model.proxies)
-        self.rows = LabelIndex(model.labels, model.rows)
+        self.proxies = LabelIndex(model.labels, model.proxies, model.config.shortlist)
+        self.rows = LabelIndex(model.labels, model.rows, model.config.shortlist)
 
     @staticmethod
     def load(path: str | Path) -> Predictor:
