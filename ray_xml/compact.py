@@ -75,7 +75,7 @@ def unpack_rows(
     name: str,
     tensors: Tensors,
     source: str | Path = "exported model",
-    kind: type[np.floating] = np.float32,
+    kind: np.dtype[Any] | type[np.floating] = np.float32,
 ) -> np.ndarray:
     """``kind`` [n, D]: all rows; arguments and errors are those of ``unpack_blocks``."""
     rows = np.empty(shape_of_rows(name, tensors, source), kind)

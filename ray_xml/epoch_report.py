@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ray_xml.label_range import IndexState
 from ray_xml.run_state import RunState
 
 
@@ -65,6 +66,7 @@ def report(state: RunState, metric: str, seconds: dict[str, float], memory: int)
     if checked is not None:
         line |= {
             "proxy_loss": round(state.proxy_loss, 5),
+            "indexes": _indexes(state.indexes),
             "shortlist_recall": round(checked.recall, 2),
             "candidate_recall": round(checked.candidate_recall, 2),
             "validation": {key: round(value, 3) for key, value in checked.results.items()},
@@ -72,3 +74,15 @@ def report(state: RunState, metric: str, seconds: dict[str, float], memory: int)
         }
         state.validation = None
     return Report(line, state.step_losses)
+
+
+def _indexes(states: list[IndexState]) -> dict[str, Any]:
+    """By source: the kinds in use, and the least recall of the kinds first tried, in percent."""
+    by_source: dict[str, Any] = {}
+    for source in sorted({one.source for one in states}):
+        some = [one for one in states if one.source == source]
+        by_source[source] = {
+            "kinds": sorted({one.kind for one in some}),
+            "recall": round(100.0 * min(one.recall for one in some), 2),
+        }
+    return by_source

@@ -79,6 +79,7 @@ def export(model: Model, data: Path, out: Path, dtype: Dtype) -> int:
             "num_features": model.num_features,
             "num_labels": model.num_labels,
             "blend": model.blend.as_dict(),
+            "exact": list(model.exact),
         }
         write_json(draft / "manifest.json", manifest)
         os.replace(draft, out)
@@ -116,15 +117,18 @@ def load_export(path: Path) -> Model:
             unpack_csr("document_labels", arrays, file),
             None if weights is None else weights.astype(np.float32),
         )
+        labels = np.flatnonzero(neighbors.label_counts).astype(np.int32)
+        kind = config.shortlist.dtype(len(labels))
         model = Model(
             config=config,
             epoch=manifest.epoch,
             table=unpack_rows("table", arrays, file),
             weight=unpack_rows("weight", arrays, file),
             bias=arrays["bias"].astype(np.float32),
-            labels=np.flatnonzero(neighbors.label_counts).astype(np.int32),
-            proxies=unpack_rows("proxies", arrays, file, config.shortlist.vector_type),
-            rows=unpack_rows("rows", arrays, file, config.shortlist.vector_type),
+            labels=labels,
+            proxies=unpack_rows("proxies", arrays, file, kind),
+            rows=unpack_rows("rows", arrays, file, kind),
+            exact=manifest.exact,
             neighbors=neighbors,
             blend=manifest.blend,
         )
@@ -161,6 +165,7 @@ class _Manifest:
     num_features: int
     num_labels: int
     blend: Blend
+    exact: tuple[str, ...]
 
 
 def _read_manifest(file: Path) -> _Manifest:
@@ -173,6 +178,7 @@ def _read_manifest(file: Path) -> _Manifest:
                 num_features=int(tree["num_features"]),
                 num_labels=int(tree["num_labels"]),
                 blend=Blend.from_dict(tree["blend"]),
+                exact=tuple(str(source) for source in tree.get("exact", ())),
             )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file}: damaged ({error!r}); export again") from error

@@ -26,7 +26,7 @@ from ray_xml.checkpoint import save_part
 from ray_xml.embeddings import EmbeddingFile
 from ray_xml.hashing import hash_32
 from ray_xml.label_pairs import each_chunk, row_sums
-from ray_xml.label_search import Found, search_indexes
+from ray_xml.label_search import Found, queries_of, search_indexes
 from ray_xml.partition import Range
 from ray_xml.proxies import PairSums
 from ray_xml.shortlist import LabelIndex, ShortlistConfig
@@ -47,6 +47,25 @@ class _Parts:
     documents: Tensor  # int64 [pairs]
     order: Tensor  # int64 [pairs], pair numbers sorted by part
     starts: Tensor  # int64 [parts + 1], where each part begins in ``order``
+
+
+@dataclass(frozen=True)
+class IndexState:
+    """What an index of a range turned out to be.
+
+    Attributes:
+        source: ``proxy`` or ``classifier``.
+        kind: in use.
+        recall: the share of the exact best labels that the kind first tried finds on a sample of
+            documents, within the range; 1 for an exact one. If it is below
+            ``shortlist.recall_floor`` the kind in use is ``flat``.
+        nbytes: bytes of the vectors and of what is kept beside them.
+    """
+
+    source: str
+    kind: str
+    recall: float
+    nbytes: int
 
 
 class LabelRange:
@@ -110,7 +129,7 @@ class LabelRange:
             self._z = self._z.to(self.device)
         shape = (len(self._active), file.dim)
         if self._vectors is None or self._vectors.shape != shape:
-            self._vectors = np.empty(shape, self._config.vector_type)
+            self._vectors = np.empty(shape, self._config.dtype(len(self._active)))
         for low, high, sums in row_sums(self._documents, self._take):
             counts = torch.from_numpy(self._documents.counts[low:high]).to(self.device)
             self._vectors[low:high] = (sums / counts[:, None]).cpu().numpy()
@@ -150,14 +169,15 @@ class LabelRange:
         weighted = residual * (2.0 / (1.0 + residual.square().sum(1, keepdim=True)))
         return (weighted.t() @ extended).cpu(), len(chosen)
 
-    def set_proxies(self, affine: Tensor) -> None:
+    def set_proxies(self, affine: Tensor) -> IndexState:
         """Proxies g(c_l) of unit length take the place of the centroids, and are indexed."""
         assert self._vectors is not None, "no cycle was begun"
         for low in range(0, len(self._active), _LABELS):
             places = np.arange(low, min(low + _LABELS, len(self._active)))
             mapped = _map(self._centroids(places), affine)
             self._vectors[places] = F.normalize(mapped, dim=1).cpu().numpy()
-        self._proxies = LabelIndex(self.labels, self._vectors, self._config)
+        self._proxies = LabelIndex(self.labels, self._vectors, self._config.index_for("proxy"))
+        return self._checked("proxy", self._proxies)
 
     # ---- classifier rows ---------------------------------------------------------------------
 
@@ -165,16 +185,18 @@ class LabelRange:
         """Takes classifier rows first..first+n: float16 or float32 [n, D], and [n]."""
         shape = (len(self._active), weight.shape[1] + 1)
         if self._row_vectors is None or self._row_vectors.shape != shape:
-            self._row_vectors = np.zeros(shape, self._config.vector_type)
+            self._row_vectors = np.zeros(shape, self._config.dtype(len(self._active)))
         begin, end = np.searchsorted(self._active + self.low, (first, first + len(weight)))
         taken = self._active[begin:end] + (self.low - first)
         self._row_vectors[begin:end, :-1] = weight[taken]
         self._row_vectors[begin:end, -1] = bias[taken]
 
-    def index_rows(self) -> None:
+    def index_rows(self) -> IndexState:
         """Indexes the rows as they are now, the bias as an extra dimension."""
         assert self._row_vectors is not None, "no classifier rows were added"
-        self._rows = LabelIndex(self.labels, self._row_vectors, self._config)
+        config = self._config.index_for("classifier")
+        self._rows = LabelIndex(self.labels, self._row_vectors, config)
+        return self._checked("classifier", self._rows)
 
     # ---- answers -----------------------------------------------------------------------------
 
@@ -217,6 +239,18 @@ class LabelRange:
             save_part(folder, "proxies", 1000 * number + piece, held, tensors)
 
     # ---- inside ------------------------------------------------------------------------------
+
+    def _checked(self, source: str, index: LabelIndex) -> IndexState:
+        """Measures the index on a sample of the documents, and gives up one that misses much."""
+        recall = 1.0
+        if source in self._config.sources and index.kind != "flat":
+            count = self._documents.num_columns
+            sample = np.linspace(0, count - 1, min(count, self._config.index_sample))
+            unit_nD, extended = queries_of(self._take(sample.astype(np.int64)).cpu().numpy())
+            queries = unit_nD if source == "proxy" else extended
+            k, floor = self._config.listed, self._config.recall_floor
+            recall, _ = index.checked(queries, k, floor)
+        return IndexState(source, index.kind, recall, index.nbytes)
 
     def _chosen(self, share: float) -> np.ndarray:
         """int64: places of the active labels that g is fitted to."""

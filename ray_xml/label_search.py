@@ -63,10 +63,8 @@ def search_indexes(
         given: int32 [n, m], further labels to score, −1 for none; those without a proxy or row
             here get zeros.
     """
-    norms = np.sqrt(np.einsum("nd,nd->n", z_nD, z_nD))
-    unit_nD = z_nD / np.maximum(norms, 1e-12)[:, None]
+    unit_nD, extended = queries_of(z_nD)
     found = Found({}, {}, {})
-    extended = np.concatenate([z_nD, np.ones((len(z_nD), 1), np.float32)], 1)
     for source in sources:
         index = proxies if source == "proxy" else rows
         assert index is not None, f"no {source} index was built"
@@ -85,6 +83,14 @@ def search_indexes(
         found.cosines[GIVEN] = _scores_of(proxies, unit_nD, given)
         found.logits[GIVEN] = _scores_of(rows, extended, given)
     return found
+
+
+def queries_of(z_nD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What proxies and classifier rows are asked: (unit embeddings float32 [n, D], embeddings
+    with a 1 behind each for the bias, float32 [n, D + 1])."""
+    norms = np.sqrt(np.einsum("nd,nd->n", z_nD, z_nD))
+    unit_nD = z_nD / np.maximum(norms, 1e-12)[:, None]
+    return unit_nD, np.concatenate([z_nD, np.ones((len(z_nD), 1), np.float32)], 1)
 
 
 def sum_of(parts: list[np.ndarray]) -> np.ndarray:

@@ -35,6 +35,8 @@ class Model:
         rows: float32 or float16 [K, D + 1], classifier rows, the bias behind each.
         neighbors: the sparse channel.
         blend: the score.
+        exact: sources whose approximate index missed too much in training: they are searched
+            exactly.
     """
 
     config: RunConfig
@@ -47,6 +49,7 @@ class Model:
     rows: np.ndarray
     neighbors: Neighbors
     blend: Blend
+    exact: tuple[str, ...] = ()
 
     @property
     def num_features(self) -> int:
@@ -90,7 +93,7 @@ def model_of_checkpoint(folder: Path, config: RunConfig, neighbors_file: Path) -
         )
     # Labels without a training document have a zero proxy and are never predicted.
     known = np.flatnonzero(neighbors.label_counts).astype(np.int32)
-    kind = config.shortlist.vector_type
+    kind = config.shortlist.dtype(len(known))
     proxies, rows = np.empty((len(known), dim), kind), np.empty((len(known), dim + 1), kind)
     for into, part, name in (
         (proxies, "proxies", "proxies"),
@@ -113,6 +116,7 @@ def model_of_checkpoint(folder: Path, config: RunConfig, neighbors_file: Path) -
         rows=rows,
         neighbors=neighbors,
         blend=blend,
+        exact=tuple(manifest["exact"]),
     )
 
 

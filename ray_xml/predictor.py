@@ -56,8 +56,13 @@ class Predictor:
         self.lexical = Lexical(model.neighbors)
         self._table = torch.from_numpy(model.table)
         self._block = (torch.from_numpy(model.weight), torch.from_numpy(model.bias))
-        self.proxies = LabelIndex(model.labels, model.proxies, model.config.shortlist)
-        self.rows = LabelIndex(model.labels, model.rows, model.config.shortlist)
+        self.proxies = self._index("proxy", model.proxies)
+        self.rows = self._index("classifier", model.rows)
+
+    def _index(self, source: str, vectors: np.ndarray) -> LabelIndex:
+        shortlist = self.model.config.shortlist
+        config = shortlist.index_for(source, exact=source in self.model.exact)
+        return LabelIndex(self.model.labels, vectors, config)
 
     @staticmethod
     def load(path: str | Path) -> Predictor:

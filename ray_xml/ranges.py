@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from ray_xml.embeddings import EmbeddingFile
-from ray_xml.label_range import LabelRange
+from ray_xml.label_range import IndexState, LabelRange
 from ray_xml.label_search import Found
 from ray_xml.partition import Range, overlap
 from ray_xml.proxies import PairSums
@@ -37,9 +37,9 @@ class Ranges(Protocol):
     def pair_gradient(
         self, affine: Tensor, key: int, part: int, parts: int
     ) -> tuple[Tensor, int]: ...
-    def set_proxies(self, affine: Tensor) -> None: ...
+    def set_proxies(self, affine: Tensor) -> list[IndexState]: ...
     def add_rows(self, first: int, weight: np.ndarray, bias: np.ndarray) -> None: ...
-    def index_rows(self) -> None: ...
+    def index_rows(self) -> list[IndexState]: ...
     def search(
         self,
         blocks: Iterable[Block],
@@ -68,9 +68,8 @@ class LocalRanges:
     def pair_gradient(self, affine: Tensor, key: int, part: int, parts: int) -> tuple[Tensor, int]:
         return sum_gradients([one.pair_gradient(affine, key, part, parts) for one in self._ranges])
 
-    def set_proxies(self, affine: Tensor) -> None:
-        for one in self._ranges:
-            one.set_proxies(affine)
+    def set_proxies(self, affine: Tensor) -> list[IndexState]:
+        return [one.set_proxies(affine) for one in self._ranges]
 
     def add_rows(self, first: int, weight: np.ndarray, bias: np.ndarray) -> None:
         for one in self._ranges:
@@ -78,9 +77,8 @@ class LocalRanges:
             if shared:
                 one.add_rows(*rows_within(shared, first, weight, bias))
 
-    def index_rows(self) -> None:
-        for one in self._ranges:
-            one.index_rows()
+    def index_rows(self) -> list[IndexState]:
+        return [one.index_rows() for one in self._ranges]
 
     def search(
         self,

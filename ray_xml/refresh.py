@@ -23,6 +23,7 @@ from ray_xml.classifier import Classifier
 from ray_xml.embeddings import EmbeddingFile
 from ray_xml.encoder import Encoder
 from ray_xml.exchange import Exchange
+from ray_xml.label_range import IndexState
 from ray_xml.label_search import Found
 from ray_xml.lexical import Answer, Lexical
 from ray_xml.metrics import MetricSums
@@ -77,7 +78,11 @@ class _Held:
 
 
 class Refresher:
-    """Runs refreshes on one worker of the group."""
+    """Runs refreshes on one worker of the group.
+
+    Attributes:
+        indexes: what the last refresh's indexes turned out to be (on rank 0).
+    """
 
     def __init__(
         self,
@@ -96,6 +101,7 @@ class Refresher:
         self.exchange, self.seed, self.progress = exchange, seed, progress
         self.proxy_config, self.shortlist_config = proxy_config, shortlist_config
         self.counts = counts
+        self.indexes: list[IndexState] = []
 
     def own_blocks(self, features: Rows, phase: str) -> Iterator[tuple[int, np.ndarray]]:
         """(first document, float16 [n, D]) for this rank's blocks of all documents.
@@ -131,14 +137,14 @@ class Refresher:
             self.progress("proxies", 0, 1)
             self.ranges.begin_cycle(cycle, file)
             affine, loss = proxies.fit(self.ranges, self.proxy_config, dim, seed=self.seed)
-            self.ranges.set_proxies(affine)
+            self.indexes = self.ranges.set_proxies(affine)
         self.exchange.barrier()
         return loss
 
     def send_classifier(self) -> None:
         """Gives the ranges the classifier rows as they are now, for validation and search."""
         low, high = self.classifier.label_range
-        half = self.shortlist_config.vector_type == np.float16
+        half = self.shortlist_config.dtype(len(self.counts)) == np.float16
         kind = torch.float16 if half else torch.float32
         for first in range(low, high, _ROW_BLOCK):
             part = slice(first - low, min(first + _ROW_BLOCK, high) - low)
@@ -150,7 +156,7 @@ class Refresher:
         self.ranges.flush()
         self.exchange.barrier()
         if self.exchange.rank == 0:
-            self.ranges.index_rows()
+            self.indexes = [*self.indexes, *self.ranges.index_rows()]
         self.exchange.barrier()
 
     def validate(

@@ -16,6 +16,7 @@ from ray_xml.classifier import Classifier, RowOptimizer
 from ray_xml.encoder import Encoder
 from ray_xml.errors import CheckpointError
 from ray_xml.exchange import Exchange
+from ray_xml.label_range import IndexState
 from ray_xml.partition import Range
 from ray_xml.ranges import Ranges
 from ray_xml.refresh import Validation
@@ -32,6 +33,7 @@ class RunState:
         best_epoch, best_value: the best validated checkpoint so far and its metric.
         stored: whether the state is in a checkpoint already.
         validation, proxy_loss: what the last refresh found, until it is reported.
+        indexes: what its indexes turned out to be, likewise.
         step_losses, docs_per_second, bytes_per_step, rate: of the last epoch.
     """
 
@@ -41,6 +43,7 @@ class RunState:
     stored: bool = False
     validation: Validation | None = None
     proxy_loss: float = math.nan
+    indexes: list[IndexState] = field(default_factory=list)
     step_losses: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     docs_per_second: float = 0.0
     bytes_per_step: float = 0.0
@@ -94,6 +97,7 @@ def save_state(
                 "blend": None if checked is None else checked.blend.as_dict(),
                 "validation": results,
                 "with_proxies": ranges is not None,
+                "exact": sorted({one.source for one in state.indexes if one.kind == "flat"}),
                 "adam_steps": {
                     f"{kind}.{name}": float(adam.steps)
                     for kind, _, _, moments in _parts(encoder, classifier)

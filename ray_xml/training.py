@@ -166,7 +166,7 @@ class Training:
         self.clock.start("validate")
         if cycle > 0 or "classifier" in self.config.shortlist.sources:
             self.refresher.send_classifier()
-        self.fitted = cycle
+        self.state.indexes, self.fitted = self.refresher.indexes, cycle
 
     def _validate(self) -> None:
         settings = self.config.training

@@ -26,7 +26,7 @@ from ray_xml.cluster.session import NAMESPACE, Shares
 from ray_xml.config import build_config
 from ray_xml.embeddings import EmbeddingFile
 from ray_xml.errors import TrainingError
-from ray_xml.label_range import LabelRange
+from ray_xml.label_range import IndexState, LabelRange
 from ray_xml.label_search import Found
 from ray_xml.partition import Range
 from ray_xml.proxies import PairSums
@@ -140,8 +140,8 @@ class ShardedRanges:
         calls = [a.pair_gradient.remote(given, key, part, parts) for a in self._actors]
         return sum_gradients(ray.get(calls))
 
-    def set_proxies(self, affine: Tensor) -> None:
-        ray.get([a.set_proxies.remote(affine) for a in self._actors])
+    def set_proxies(self, affine: Tensor) -> list[IndexState]:
+        return list(ray.get([a.set_proxies.remote(affine) for a in self._actors]))
 
     def add_rows(self, first: int, weight: np.ndarray, bias: np.ndarray) -> None:
         calls: list[Any] = []
@@ -151,8 +151,8 @@ class ShardedRanges:
                 calls.append(actor.add_rows.remote(*rows_within(shared, first, weight, bias)))
         self._send(calls)
 
-    def index_rows(self) -> None:
-        ray.get([a.index_rows.remote() for a in self._actors])
+    def index_rows(self) -> list[IndexState]:
+        return list(ray.get([a.index_rows.remote() for a in self._actors]))
 
     def search(
         self,

@@ -37,7 +37,11 @@ def brute_force(
 
 
 def over_ranges(
-    queries: np.ndarray, vectors: np.ndarray, labels: np.ndarray, k: int, parts: int
+    queries: np.ndarray,
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    k: int,
+    parts: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Search by range and merge, as the label ranges do."""
     found, scores = [], []
@@ -50,12 +54,22 @@ def over_ranges(
     return merged[0], merged[1]
 
 
+@pytest.fixture(params=["float32", "float16", "float16 in small blocks"])
+def storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What vectors are held in. The last makes searches and scores cross many blocks."""
+    dtype, _, small = request.param.partition(" ")
+    if small:
+        monkeypatch.setattr("ray_xml.pair_scores.BLOCK", 37)
+        monkeypatch.setattr("ray_xml.pair_scores._GATHERED", 50)
+    return str(dtype)
+
+
 @pytest.mark.parametrize("k", [1, 7, 99, 100, 101, 150])
 @pytest.mark.parametrize("queries", [1, 19, 20, 60])
-def test_search_is_brute_force_with_many_ties(k: int, queries: int) -> None:
+def test_search_is_brute_force_with_many_ties(k: int, queries: int, storage: str) -> None:
     labels = np.cumsum(np.random.default_rng(0).integers(1, 4, 400)).astype(np.int32)
     vectors, asked = whole_numbers(1, 400), whole_numbers(2, queries)
-    index = LabelIndex(labels, vectors)
+    index = LabelIndex(labels, vectors.astype(storage))
     places, scores = index.search(asked, k)
     assert labels[places].tolist() == brute_force(asked, vectors, labels, k)
     expected = np.take_along_axis(asked @ vectors.T, places.astype(np.int64), 1)
@@ -77,9 +91,11 @@ def test_the_merge_of_ranges_is_brute_force_with_many_ties(k: int) -> None:
     # differently by where they lie.
     [(7, 300, 24, 20), (64, 700, 24, 120), (2048, 1500, 300, 40)],
 )
-def test_the_number_of_ranges_leaves_no_trace(queries: int, n: int, dim: int, k: int) -> None:
+def test_the_number_of_ranges_leaves_no_trace(
+    queries: int, n: int, dim: int, k: int, storage: str
+) -> None:
     labels = np.arange(n, dtype=np.int32)
-    vectors = with_twins(5, n, dim)
+    vectors = with_twins(5, n, dim).astype(storage)
     asked = np.random.default_rng(6).standard_normal((queries, dim)).astype(np.float32)
     one = over_ranges(asked, vectors, labels, k, 1)
     for parts in (2, 5):
@@ -96,32 +112,33 @@ def test_the_number_of_ranges_leaves_no_trace(queries: int, n: int, dim: int, k:
     np.testing.assert_allclose(one[1][:20], best, atol=1e-4)
 
 
-def test_all_labels_alike() -> None:
+def test_all_labels_alike(storage: str) -> None:
     labels = np.arange(3000, dtype=np.int32)
-    index = LabelIndex(labels, np.ones((3000, DIM), np.float32))
+    index = LabelIndex(labels, np.ones((3000, DIM), storage))
     places, scores = index.search(np.ones((3, DIM), np.float32), 50)
     assert (scores == DIM).all()
     assert all(len(set(row)) == 50 for row in places.tolist())
-    few = LabelIndex(labels[:1000], np.ones((1000, DIM), np.float32))
+    few = LabelIndex(labels[:1000], np.ones((1000, DIM), storage))
     assert few.search(np.ones((3, DIM), np.float32), 50)[0].tolist() == [list(range(50))] * 3
 
 
-def test_fewer_labels_than_asked_for() -> None:
+def test_fewer_labels_than_asked_for(storage: str) -> None:
     labels = np.array([4, 9, 11], np.int32)
     vectors, asked = whole_numbers(7, 3), whole_numbers(8, 5)
-    places, scores = LabelIndex(labels, vectors).search(asked, 6)
+    places, scores = LabelIndex(labels, vectors.astype(storage)).search(asked, 6)
     assert places.shape == scores.shape == (5, 6)
     assert labels[places[:, :3]].tolist() == brute_force(asked, vectors, labels, 3)
     assert (places[:, 3:] == -1).all()
     assert (scores[:, 3:] == -np.inf).all()
 
 
-def test_an_index_of_nothing() -> None:
-    index = LabelIndex(np.zeros(0, np.int32), np.zeros((0, DIM), np.float32))
+def test_an_index_of_nothing(storage: str) -> None:
+    index = LabelIndex(np.zeros(0, np.int32), np.zeros((0, DIM), storage))
     places, scores = index.search(whole_numbers(0, 4), 3)
     assert (places == -1).all()
     assert (scores == -np.inf).all()
-    assert index.vectors.shape == (0, DIM)
+    assert (index.kind, index.nbytes, index.dim) == ("flat", 0, DIM)
+    assert index.recall(whole_numbers(0, 4), 3) == 1.0
     assert index.scores_at(whole_numbers(0, 4), places).tolist() == [[0.0] * 3] * 4
 
 
@@ -131,17 +148,21 @@ def test_no_queries() -> None:
     assert places.shape == scores.shape == (0, 3)
 
 
-def test_vectors_are_a_view_of_what_was_indexed() -> None:
-    vectors = with_twins(9, 50, 12)
+@pytest.mark.parametrize("writable", [True, False])
+def test_the_vectors_are_those_handed_in(storage: str, writable: bool) -> None:
+    vectors = with_twins(9, 50, 12).astype(storage)
+    vectors.flags.writeable = writable  # those of a mapped file are not
     index = LabelIndex(np.arange(50, dtype=np.int32), vectors)
-    np.testing.assert_array_equal(index.vectors, vectors)
-    assert not np.shares_memory(index.vectors, vectors)
-    assert np.shares_memory(index.vectors, index.vectors)
+    assert index.vectors is vectors
+    assert index.nbytes == vectors.nbytes
+    asked = with_twins(10, 20, 12)
+    exact = np.argsort(-(asked.astype(np.float64) @ vectors.T.astype(np.float64)), 1, "stable")
+    np.testing.assert_array_equal(index.search(asked, 1)[0], exact[:, :1])
 
 
-def test_scores_at_places() -> None:
+def test_scores_at_places(storage: str) -> None:
     vectors, asked = whole_numbers(1, 40), whole_numbers(2, 6)
-    index = LabelIndex(np.arange(40, dtype=np.int32), vectors)
+    index = LabelIndex(np.arange(40, dtype=np.int32), vectors.astype(storage))
     places = np.random.default_rng(3).integers(-1, 40, (6, 9)).astype(np.int32)
     expected = np.take_along_axis(asked @ vectors.T, np.maximum(places, 0).astype(np.int64), 1)
     np.testing.assert_array_equal(index.scores_at(asked, places), expected)
