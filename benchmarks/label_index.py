@@ -90,7 +90,9 @@ class Sheet:
             f"\n{count:,} labels, D = {dim}, {self.vectors.dtype}, "
             f"{self.vectors.nbytes / 1e6:,.0f} MB, k = {k}\n"
         )
-        print("| kind | numbers a code | probes | refine | MB beside | build, s | queries/s ", end="")
+        print(
+            "| kind | numbers a code | probes | refine | MB beside | build, s | queries/s ", end=""
+        )
         print("| × flat | one query, ms | recall |")
         print("|---|" + "---:|" * 9)
         self.flat_rate = 0.0
