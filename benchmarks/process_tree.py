@@ -41,6 +41,7 @@ class Usage:
             something (the kernel's: processes that nobody waited for; the samples': what came
             after the last look), so it is the larger of two lower bounds.
         peak_pss, peak_rss: bytes; see the module's docstring.
+        root_rss: bytes, the peak of the command's own process.
         processes: how many were seen.
         samples: how many looks the peaks come from.
     """
@@ -50,6 +51,7 @@ class Usage:
     cpu_seconds: float
     peak_pss: int
     peak_rss: int
+    root_rss: int
     processes: int
     samples: int
 
@@ -90,6 +92,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str], log: Path) -> Usage:
         cpu_seconds=max(used.ru_utime + used.ru_stime, tree.cpu_seconds()),
         peak_pss=tree.peak_pss,
         peak_rss=tree.peak_rss,
+        root_rss=tree.root_rss,
         processes=len(tree.cpu_ticks),
         samples=tree.samples,
     )
@@ -138,6 +141,7 @@ class ProcessTree:
     root: int
     peak_pss: int = 0
     peak_rss: int = 0
+    root_rss: int = 0
     samples: int = 0
     cpu_ticks: dict[tuple[int, int], int] = field(default_factory=dict)
     _pss: dict[int, _Pss] = field(default_factory=dict)
@@ -150,6 +154,8 @@ class ProcessTree:
             self.cpu_ticks[one.pid, one.started] = one.ticks
             resident = resident_bytes(one.pid)
             rss += resident
+            if one.pid == self.root:
+                self.root_rss = max(self.root_rss, resident)
             pss += self._proportional(one.pid, resident)
         self.peak_pss, self.peak_rss = max(self.peak_pss, pss), max(self.peak_rss, rss)
         self.samples += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +14,7 @@ import torch
 from ray_xml.classifier import Candidates
 from ray_xml.encoder import TokenBatch
 from ray_xml.partition import Range
-from ray_xml.sparse import Rows
+from ray_xml.sparse import Csr, Rows
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class BatchMaker:
         workers: batches are padded with empty documents to a multiple of it.
         negatives: see ``classifier``.
         random_negatives: labels drawn at random into every batch's candidates.
+        candidates: likewise up to about so many in all; None for no such number.
         seed: of the drawing.
         device: where the batch goes.
     """
@@ -52,6 +54,7 @@ class BatchMaker:
     negatives: str
     device: torch.device
     random_negatives: int = 0
+    candidates: int | None = None
     seed: int = 0
 
     def epoch(
@@ -85,26 +88,45 @@ class BatchMaker:
         numbers = torch.from_numpy(np.pad(documents, (0, padded - count)))
         if listed is None:
             listed = np.zeros((count, 0), np.int32)
+        labels = self.labels.take(documents).padded(padded)
         own = np.pad(listed, ((0, padded - count), (0, 0)), constant_values=-1)
         return Batch(
             TokenBatch.build(numbers, features, self.device),
             Candidates.build(
                 own,
-                self.labels.take(documents).padded(padded),
+                labels,
                 self.label_range,
                 self.device,
                 negatives=self.negatives,
                 documents=count,
-                drawn=self._drawn(stream),
+                drawn=self._drawn(stream, listed, labels),
             ),
             count,
         )
 
-    def _drawn(self, stream: tuple[int, int]) -> np.ndarray | None:
+    def _drawn(
+        self, stream: tuple[int, int], listed: np.ndarray, labels: Csr
+    ) -> np.ndarray | None:
         """int32: the labels drawn for one batch, the same on every worker."""
-        if self.random_negatives == 0 or self.negatives == "shortlist":
+        if self.negatives == "shortlist":
             return None
-        if self.random_negatives >= self.labels.num_columns:
-            return np.arange(self.labels.num_columns, dtype=np.int32)
+        total, count = self.labels.num_columns, self.random_negatives
+        if self.candidates is not None:
+            there = len(np.unique(np.concatenate([listed[listed >= 0], labels.packed().ids])))
+            count = max(count, _draws(self.candidates, there, total))
+        if count == 0:
+            return None
+        if count >= total:
+            return np.arange(total, dtype=np.int32)
         random = np.random.default_rng([self.seed, *stream, 0xD4A3])
-        return random.integers(self.labels.num_columns, size=self.random_negatives, dtype=np.int32)
+        return random.integers(total, size=count, dtype=np.int32)
+
+
+def _draws(wanted: int, there: int, total: int) -> int:
+    """How many of ``total`` labels to draw, with repetition, so that ``there`` known ones become
+    ``wanted``, as expected."""
+    if wanted >= total:
+        return total
+    # A label that is not there yet stays out of m draws with probability (1 − 1 / total)^m.
+    share_left = (total - wanted) / max(total - there, 1)
+    return max(0, math.ceil(math.log(min(share_left, 1.0)) / math.log1p(-1.0 / total)))

@@ -44,6 +44,9 @@ class ClassifierConfig(Section):
         random_negatives: labels drawn at random into the candidates of every batch, but with
             ``shortlist``. None is all labels where there are at most 8,192, else 4,096
             without shortlists and 2,048 beside them.
+        candidates: labels that a batch trains, about: where its own and the listed ones are
+            fewer, labels drawn at random join them, so that steps take alike whatever the
+            shortlists hold. None adds none beyond ``random_negatives``.
         precision: of two of a step's three matrix products, the scores and the rows' gradient;
             sums and everything else stay float32. ``auto`` is bfloat16 where the processor
             multiplies it natively.
@@ -58,6 +61,7 @@ class ClassifierConfig(Section):
 
     negatives: Literal["auto", "union", "random", "shortlist"] = "union"
     random_negatives: int | None = Field(None, ge=0)
+    candidates: int | None = Field(None, ge=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     storage: Literal["auto", "float32", "bfloat16"] = "auto"
     optimizer: Literal["auto", "adam", "adam_row", "sgd"] = "auto"
@@ -91,11 +95,13 @@ class Candidates:
     """The labels of one range that a batch trains.
 
     Attributes:
+        count: C.
         rows: int64 [C], row numbers within the range, ascending; None is all of them.
         positives: int64 [P], positions row · C + column of the (document, label) pairs that hold.
         mask: float32 [B, C] of zeros and ones, or None when every entry counts.
     """
 
+    count: int
     rows: Tensor | None
     positives: Tensor
     mask: Tensor | None
@@ -145,6 +151,7 @@ class Candidates:
         if count < high - low:
             rows = torch.from_numpy(ids.astype(np.int64) - low).to(device)
         return Candidates(
+            count,
             rows,
             torch.from_numpy(places).to(device),
             None if mask is None else torch.from_numpy(mask).to(device),

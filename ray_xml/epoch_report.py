@@ -59,6 +59,7 @@ def report(state: RunState, metric: str, seconds: dict[str, float], memory: int)
         "rate": state.rate,
         "docs_per_second": round(state.docs_per_second, 1),
         "bytes_sent_per_step": round(state.bytes_per_step),
+        "candidates_per_step": round(state.candidates_per_step),
         "seconds": seconds,
         "memory_gib": round(memory / 2**30, 3),
     }

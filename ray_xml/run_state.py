@@ -34,7 +34,7 @@ class RunState:
         stored: whether the state is in a checkpoint already.
         validation, proxy_loss: what the last refresh found, until it is reported.
         indexes: what its indexes turned out to be, likewise.
-        step_losses, docs_per_second, bytes_per_step, rate: of the last epoch.
+        step_losses, docs_per_second, bytes_per_step, candidates_per_step, rate: of the last epoch.
     """
 
     epoch: int
@@ -47,6 +47,7 @@ class RunState:
     step_losses: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     docs_per_second: float = 0.0
     bytes_per_step: float = 0.0
+    candidates_per_step: float = 0.0
     rate: float = 0.0
 
 

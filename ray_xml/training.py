@@ -91,6 +91,7 @@ class Training:
             config.classifier.negatives,
             self.device,
             config.classifier.drawn,
+            config.classifier.candidates,
             config.training.seed,
         )
         self.refresher = Refresher(
@@ -216,13 +217,14 @@ class Training:
             batches = self._listed(epoch, order)
         else:
             batches = ((order[at : at + size], None) for at in range(0, len(order), size))
-        steps, done = -(-len(order) // size), 0
+        steps, done, candidates = -(-len(order) // size), 0, 0
         losses: list[torch.Tensor] = []
         began, sent = time.perf_counter(), self.exchange.bytes_sent
         for number, batch in enumerate(self.batches.epoch(batches, epoch)):
             rate = settings.rate_at(epoch + number / steps)
             losses.append(self._step(batch, epoch, rate))
             done += batch.documents
+            candidates += batch.candidates.count
             if number % 16 == 15 or number == steps - 1:
                 # Summed first: every worker then goes on or stops alike.
                 loss = float(self.exchange.sum_(losses[-1].clone()))
@@ -232,6 +234,8 @@ class Training:
         self.state.step_losses = vector.cpu().numpy().astype(np.float32)
         self.state.docs_per_second = len(order) / (time.perf_counter() - began)
         self.state.bytes_per_step = (self.exchange.bytes_sent - sent) / steps
+        trained = torch.tensor([candidates / steps], device=self.device)
+        self.state.candidates_per_step = float(self.exchange.sum_(trained))
         self.state.rate = settings.rate_at(epoch)
 
     def _step(self, batch: Batch, epoch: int, rate: float) -> torch.Tensor:
