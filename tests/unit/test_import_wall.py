@@ -23,12 +23,20 @@ LAYERS = [
         "ray_xml.quantise",
         "ray_xml.top_entries",
         "ray_xml.postings",
+        "ray_xml.synth_shapes",
+        "ray_xml.synth_labels",
     ],
     ["ray_xml.bags", "ray_xml.exchange", "ray_xml.checkpoint", "ray_xml.metrics"],
     ["ray_xml.compact", "ray_xml.compact_file"],
-    ["ray_xml.store_meta", "ray_xml.store_partial", "ray_xml.xc_parse", "ray_xml.text"],
+    [
+        "ray_xml.store_meta",
+        "ray_xml.store_partial",
+        "ray_xml.xc_parse",
+        "ray_xml.text",
+        "ray_xml.synth_model",
+    ],
     ["ray_xml.store", "ray_xml.store_write", "ray_xml.xc_faults"],
-    ["ray_xml.xc_io", "ray_xml.docstrings"],
+    ["ray_xml.xc_io", "ray_xml.docstrings", "ray_xml.synth"],
     # What the method is made of; these do not know each other.
     [
         "ray_xml.encoder",
