@@ -1,4 +1,4 @@
-"""The command line: ``ray-xml prepare | train | evaluate | predict | export | examples``.
+"""The command line: ``ray-xml prepare | synth | train | evaluate | predict | export | examples``.
 
 Exit status: 0 done, 1 an error that the message explains, 2 a wrong call, 130 interrupted.
 Imports happen inside the commands, so that ``--help`` and wrong calls answer at once.
@@ -11,9 +11,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ray_xml import __version__
 from ray_xml.errors import RayXmlError
+
+if TYPE_CHECKING:
+    from ray_xml.store_meta import DataSetMeta
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +65,21 @@ def _parser() -> argparse.ArgumentParser:
     docs.add_argument("--overwrite", action="store_true", help="replace the data set in OUT")
     docs.set_defaults(command=_prepare_docstrings)
 
+    synth = commands.add_parser(
+        "synth", help="make up a data set of any size, for trying things out"
+    )
+    synth.add_argument("out", help="the data-set folder to make")
+    synth.add_argument(
+        "--like", metavar="NAME", help="a public set's shape, by its name in configs/"
+    )
+    synth.add_argument("--scale", type=float, default=1.0, help="factor on the shape's counts")
+    for option, kind, meaning in _SYNTH_OPTIONS:
+        synth.add_argument(f"--{option}", type=kind, metavar="N", help=meaning)
+    synth.add_argument("--seed", type=int, default=0)
+    synth.add_argument("--name", help="the data set's name (default: the folder's)")
+    synth.add_argument("--overwrite", action="store_true", help="replace the data set in OUT")
+    synth.set_defaults(command=_synth)
+
     train = commands.add_parser("train", help="train, or go on with a run")
     train.add_argument("config", help="a YAML file, such as configs/default.yaml")
     train.add_argument(
@@ -98,6 +117,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+# Each asks for the field of ``synth_shapes.Shape`` of the same name.
+_SYNTH_OPTIONS = (
+    ("documents", int, "documents of train"),
+    ("test-documents", int, "documents of test"),
+    ("features", int, "number of features"),
+    ("labels", int, "number of labels"),
+    ("labels-per-document", float, "mean"),
+    ("features-per-document", float, "mean"),
+    ("topics", int, "groups of labels that go together (default: by the number of labels)"),
+    ("zipf", float, "exponent of the label frequencies (default: 1)"),
+)
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -125,14 +157,18 @@ def _prepare_xc(options: argparse.Namespace) -> int:
             overwrite=options.overwrite,
             progress=counter.show,
         )
-    print(f"{options.out}: {meta.num_features:,} features, {meta.num_labels:,} labels")
+    _print_data_set(options.out, meta)
+    return 0
+
+
+def _print_data_set(out: str, meta: DataSetMeta) -> None:
+    print(f"{out}: {meta.num_features:,} features, {meta.num_labels:,} labels")
     for name, split in meta.splits.items():
         left = split.left_out_no_features + split.left_out_no_labels
         print(
             f"  {name}: {split.documents:,} documents, {split.label_pairs:,} label pairs"
             + (f"; {left:,} without features or labels left out" if left else "")
         )
-    return 0
 
 
 def _prepare_docstrings(options: argparse.Namespace) -> int:
@@ -145,6 +181,30 @@ def _prepare_docstrings(options: argparse.Namespace) -> int:
         f"{options.out}: {made.train:,} training and {made.test:,} test documents, "
         f"{made.features:,} features, {made.labels:,} labels"
     )
+    return 0
+
+
+def _synth(options: argparse.Namespace) -> int:
+    from ray_xml.console import Counter
+    from ray_xml.synth import synthesise
+    from ray_xml.synth_shapes import shape
+
+    keys = [option.replace("-", "_") for option, _, _ in _SYNTH_OPTIONS]
+    wanted = shape(
+        like=options.like,
+        scale=options.scale,
+        seed=options.seed,
+        asked={key: getattr(options, key) for key in keys},
+    )
+    with Counter() as counter:
+        meta = synthesise(
+            options.out,
+            wanted,
+            name=options.name,
+            overwrite=options.overwrite,
+            progress=counter.show,
+        )
+    _print_data_set(options.out, meta)
     return 0
 
 

@@ -59,8 +59,8 @@ def test_a_wrong_call_shows_the_usage(arguments: list[str], capsys: Capture) -> 
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["prepare"], ["prepare", "xc"], ["prepare", "docstrings"], ["train"],
-                ["evaluate"], ["predict"], ["examples"]],
+    "command", [[], ["prepare"], ["prepare", "xc"], ["prepare", "docstrings"], ["synth"],
+                ["train"], ["evaluate"], ["predict"], ["examples"]],
 )  # fmt: skip
 def test_every_command_has_help(command: list[str], capsys: Capture) -> None:
     with pytest.raises(SystemExit) as left:

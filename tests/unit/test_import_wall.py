@@ -27,6 +27,8 @@ LAYERS = [
         "ray_xml.postings",
         "ray_xml.best_k",
         "ray_xml.pair_scores",
+        "ray_xml.synth_shapes",
+        "ray_xml.synth_labels",
     ],
     [
         "ray_xml.bags",
@@ -37,9 +39,15 @@ LAYERS = [
         "ray_xml.coarse_search",
     ],
     ["ray_xml.compact", "ray_xml.compact_file", "ray_xml.label_index"],
-    ["ray_xml.store_meta", "ray_xml.store_partial", "ray_xml.xc_parse", "ray_xml.text"],
+    [
+        "ray_xml.store_meta",
+        "ray_xml.store_partial",
+        "ray_xml.xc_parse",
+        "ray_xml.text",
+        "ray_xml.synth_model",
+    ],
     ["ray_xml.store", "ray_xml.store_write", "ray_xml.xc_faults"],
-    ["ray_xml.xc_io", "ray_xml.docstrings"],
+    ["ray_xml.xc_io", "ray_xml.docstrings", "ray_xml.synth"],
     # What the method is made of; these do not know each other.
     [
         "ray_xml.encoder",
