@@ -90,7 +90,9 @@ class Sheet:
             f"\n{count:,} labels, D = {dim}, {self.vectors.dtype}, "
             f"{self.vectors.nbytes / 1e6:,.0f} MB, k = {k}\n"
         )
-        print("| kind | numbers a code | probes | refine | MB beside | build, s | queries/s ", end="")
+        print(
+            "| kind | numbers a code | probes | refine | MB beside | build, s | queries/s ", end=""
+        )
         print("| × flat | one query, ms | recall |")
         print("|---|" + "---:|" * 9)
         self.flat_rate = 0.0
@@ -101,8 +103,8 @@ class Sheet:
         build: float, search: Callable[[np.ndarray], np.ndarray],
     ) -> None:  # fmt: skip
         found = search(self.queries)
-        batch = min(seconds(lambda: search(self.queries)) for _ in range(3))
-        ones = [seconds(lambda row=row: search(row[None])) for row in self.queries[:20]]  # type: ignore[misc]
+        batch = min(seconds(lambda: search(self.queries)) for _ in range(2))
+        ones = [seconds(lambda row=row: search(row[None])) for row in self.queries[:10]]  # type: ignore[misc]
         rate = len(self.queries) / batch
         self.flat_rate = self.flat_rate or rate
         pairs = zip(self.best, found, strict=True)

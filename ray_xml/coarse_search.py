@@ -75,9 +75,7 @@ class CoarseSearch:
                 self._centres, self._width, lists, faiss.ScalarQuantizer.QT_fp16, product
             )
             return faiss.index_cpu_to_gpu(self._resources, 0, plain)
-        index = faiss.IndexIVFPQFastScan(
-            self._centres, self._width, lists, self._codes, 4, product
-        )
+        index = faiss.IndexIVFPQFastScan(self._centres, self._width, lists, self._codes, 4, product)
         index.by_residual = True
         return index
 
