@@ -103,8 +103,8 @@ class Sheet:
         build: float, search: Callable[[np.ndarray], np.ndarray],
     ) -> None:  # fmt: skip
         found = search(self.queries)
-        batch = min(seconds(lambda: search(self.queries)) for _ in range(3))
-        ones = [seconds(lambda row=row: search(row[None])) for row in self.queries[:20]]  # type: ignore[misc]
+        batch = min(seconds(lambda: search(self.queries)) for _ in range(2))
+        ones = [seconds(lambda row=row: search(row[None])) for row in self.queries[:10]]  # type: ignore[misc]
         rate = len(self.queries) / batch
         self.flat_rate = self.flat_rate or rate
         pairs = zip(self.best, found, strict=True)

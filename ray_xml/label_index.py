@@ -54,9 +54,9 @@ class IndexConfig(Section):
 
     index: Literal["auto", "flat", "pq", "ivf"] = "auto"
     storage: Literal["auto", "float32", "float16"] = "auto"
-    refine: int = Field(4, ge=1)
+    refine: int = Field(6, ge=1)
     probes: int = Field(256, ge=1)
-    recall_floor: float = Field(0.9, ge=0, le=1)
+    recall_floor: float = Field(0.95, ge=0, le=1)
     index_sample: int = Field(256, ge=1)
 
     def dtype(self, count: int) -> np.dtype[np.float16] | np.dtype[np.float32]:
