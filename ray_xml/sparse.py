@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse
 
+_COUNTED = 1 << 24  # ids counted at a time: numpy widens what it counts to 64 bits
+
 
 @dataclass(frozen=True)
 class Csr:
@@ -100,7 +102,26 @@ class Csr:
 
     def column_counts(self) -> np.ndarray:
         """int64 [num_columns]: the number of stored entries of each column."""
-        return np.bincount(self.packed().ids, minlength=self.num_columns)
+        ids, counts = self.packed().ids, np.zeros(self.num_columns, np.int64)
+        for low in range(0, len(ids), _COUNTED):
+            counts += np.bincount(ids[low : low + _COUNTED], minlength=self.num_columns)
+        return counts
+
+    def check(self, name: str) -> None:
+        """Refuses a damaged matrix: scipy trusts its indices, and wrong ones would read and
+        write foreign memory.
+
+        Raises:
+            ValueError: offsets, ids or values do not fit each other; ``name`` says of what.
+        """
+        starts = self.num_rows >= 0 and self.offsets[0] >= 0
+        if not starts or self.offsets[-1] > len(self.ids) or self.counts.min(initial=0) < 0:
+            raise ValueError(f"the offsets of {name} do not fit their ids")
+        if self.values is not None and len(self.values) != len(self.ids):
+            raise ValueError(f"{len(self.ids)} ids of {name}, {len(self.values)} values")
+        ids = self.packed().ids
+        if len(ids) and not 0 <= ids.min() <= ids.max() < self.num_columns:
+            raise ValueError(f"ids of {name} are not all in 0..{self.num_columns - 1}")
 
     def blocks(self, rows: int) -> Iterator[tuple[int, Csr]]:
         """(first row, slice) for consecutive slices of at most ``rows`` rows."""

@@ -23,6 +23,7 @@ LAYERS = [
         "ray_xml.quantise",
         "ray_xml.top_entries",
         "ray_xml.postings",
+        "ray_xml.mapped_file",
     ],
     ["ray_xml.bags", "ray_xml.exchange", "ray_xml.checkpoint", "ray_xml.metrics"],
     ["ray_xml.compact", "ray_xml.compact_file"],
@@ -46,7 +47,13 @@ LAYERS = [
         "ray_xml.label_words",
     ],
     ["ray_xml.lexical"],
-    ["ray_xml.label_range", "ray_xml.scoring", "ray_xml.run_data", "ray_xml.run_folder"],
+    [
+        "ray_xml.lexical_file",
+        "ray_xml.label_range",
+        "ray_xml.scoring",
+        "ray_xml.run_data",
+        "ray_xml.run_folder",
+    ],
     [
         "ray_xml.ranges",
         "ray_xml.model",
