@@ -25,6 +25,7 @@ from ray_xml.compact import pack_csr, pack_rows, unpack_csr, unpack_rows
 from ray_xml.compact_file import load, save
 from ray_xml.config import dump_config, load_config
 from ray_xml.errors import CheckpointError, ConfigError
+from ray_xml.lexical import Lexical
 from ray_xml.model import Model
 from ray_xml.neighbors import Neighbors
 from ray_xml.quantise import Dtype, check_peaks
@@ -111,7 +112,7 @@ def load_export(path: Path) -> Model:
     arrays = load(file)
     weights = arrays.get("weights")
     try:
-        neighbors = Neighbors(
+        neighbors = Neighbors.of_documents(
             config.neighbors,
             unpack_csr("documents", arrays, file),
             unpack_csr("document_labels", arrays, file),
@@ -129,7 +130,7 @@ def load_export(path: Path) -> Model:
             proxies=unpack_rows("proxies", arrays, file, kind),
             rows=unpack_rows("rows", arrays, file, kind),
             exact=manifest.exact,
-            neighbors=neighbors,
+            lexical=Lexical.build(neighbors),
             blend=manifest.blend,
         )
     except (KeyError, ValueError) as error:
@@ -196,8 +197,8 @@ def _check_arrays(file: Path, model: Model, manifest: _Manifest) -> None:
         "bias": (model.bias.shape, (dim,)),
         "proxies": (model.proxies.shape, (known, dim)),
         "rows": (model.rows.shape, (known, dim + 1)),
-        "documents": ((neighbors.documents.num_columns,), (manifest.num_features,)),
-        "document_labels": ((neighbors.labels.num_columns,), (manifest.num_labels,)),
+        "documents": ((neighbors.num_features,), (manifest.num_features,)),
+        "document_labels": ((neighbors.num_labels,), (manifest.num_labels,)),
     }
     for name, (found, expected) in shapes.items():
         if found != expected:

@@ -29,16 +29,26 @@ class Answer:
 
 
 class Lexical:
-    """Neighbours and label words over the same cut documents.
+    """Neighbours and label words over the same cut documents."""
 
-    Attributes:
-        neighbors: the documents and their labels, from which all else follows.
-    """
+    def __init__(self, neighbors: Neighbors, words: LabelWords) -> None:
+        """
+        Raises:
+            ValueError: they have other widths.
+        """
+        widths = neighbors.num_labels, neighbors.num_features
+        if (words.num_labels, words.num_features) != widths:
+            raise ValueError(
+                f"words of {words.num_labels} labels and {words.num_features} features, "
+                f"neighbours of {widths[0]} and {widths[1]}"
+            )
+        self.neighbors, self.words = neighbors, words
 
-    def __init__(self, neighbors: Neighbors) -> None:
-        self.neighbors = neighbors
+    @staticmethod
+    def build(neighbors: Neighbors) -> Lexical:
+        """The channel in memory, its words counted over the neighbours' documents."""
         terms = neighbors.config.label_terms
-        self._words = LabelWords(neighbors.documents, neighbors.labels, terms)
+        return Lexical(neighbors, LabelWords.build(neighbors.documents, neighbors.labels, terms))
 
     @property
     def label_counts(self) -> np.ndarray:
@@ -48,4 +58,4 @@ class Lexical:
     def ask(self, features: Csr) -> Answer:
         """Searches for documents, [n, V], as the indexed ones were before they were cut."""
         queries = self.neighbors.queries(features)
-        return Answer(self.neighbors.vote(queries), queries, self._words)
+        return Answer(self.neighbors.vote(queries), queries, self.words)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from ray_xml import checkpoint
 from ray_xml.blend import DEFAULT, Blend
 from ray_xml.errors import CheckpointError
-from ray_xml.neighbors import Neighbors, NeighborsConfig
+from ray_xml.lexical import Lexical
+from ray_xml.lexical_file import load_lexical
+from ray_xml.neighbors import Neighbors
 from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
 
@@ -33,7 +32,7 @@ class Model:
         labels: int32 [K], ascending: the labels that have a training document.
         proxies: float32 or float16 [K, D], of unit length.
         rows: float32 or float16 [K, D + 1], classifier rows, the bias behind each.
-        neighbors: the sparse channel.
+        lexical: the sparse channel.
         blend: the score.
         exact: sources whose approximate index missed too much in training: they are searched
             exactly.
@@ -47,9 +46,13 @@ class Model:
     labels: np.ndarray
     proxies: np.ndarray
     rows: np.ndarray
-    neighbors: Neighbors
+    lexical: Lexical
     blend: Blend
     exact: tuple[str, ...] = ()
+
+    @property
+    def neighbors(self) -> Neighbors:
+        return self.lexical.neighbors
 
     @property
     def num_features(self) -> int:
@@ -57,7 +60,7 @@ class Model:
 
     @property
     def num_labels(self) -> int:
-        return len(self.neighbors.label_counts)
+        return self.neighbors.num_labels
 
 
 def model_of_run(path: str | Path) -> Model:
@@ -84,15 +87,15 @@ def model_of_checkpoint(folder: Path, config: RunConfig, neighbors_file: Path) -
     def load(kind: str, name: str, size: int, axis: int = 0) -> np.ndarray:
         return checkpoint.load_range(folder, kind, name, (0, size), axis=axis)
 
-    neighbors = load_neighbors(neighbors_file, config.neighbors)
-    widths = neighbors.documents.num_columns, neighbors.labels.num_columns
+    lexical = load_lexical(neighbors_file, config.neighbors)
+    widths = lexical.neighbors.num_features, lexical.neighbors.num_labels
     if widths != (manifest["num_features"], num_labels):
         raise CheckpointError(
             f"{neighbors_file}: {widths[0]} features and {widths[1]} labels, the checkpoint has "
             f"{manifest['num_features']} and {num_labels}: it is another run's; train again"
         )
     # Labels without a training document have a zero proxy and are never predicted.
-    known = np.flatnonzero(neighbors.label_counts).astype(np.int32)
+    known = np.flatnonzero(lexical.label_counts).astype(np.int32)
     kind = config.shortlist.dtype(len(known))
     proxies, rows = np.empty((len(known), dim), kind), np.empty((len(known), dim + 1), kind)
     for into, part, name in (
@@ -114,7 +117,7 @@ def model_of_checkpoint(folder: Path, config: RunConfig, neighbors_file: Path) -
         labels=known,
         proxies=proxies,
         rows=rows,
-        neighbors=neighbors,
+        lexical=lexical,
         blend=blend,
         exact=tuple(manifest["exact"]),
     )
@@ -129,26 +132,3 @@ def _fill(
         chosen = torch.from_numpy(known[begin:end].astype(np.int64) - first)
         # numpy has no bfloat16.
         into[begin:end] = piece[chosen].to(_TORCH[into.dtype.name]).numpy()
-
-
-def save_neighbors(run: Path, neighbors: Neighbors) -> None:
-    """Writes the run's neighbours; a reader sees the old file or the new one."""
-    path = RunFolder(run).neighbors_file
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    named = {name: np.ascontiguousarray(value) for name, value in neighbors.tensors().items()}
-    save_file(named, draft)
-    os.replace(draft, path)
-
-
-def load_neighbors(path: Path, config: NeighborsConfig) -> Neighbors:
-    """The neighbours that ``save_neighbors`` wrote.
-
-    Raises:
-        CheckpointError: missing or damaged.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: missing, though every run writes it; train again")
-    try:
-        return Neighbors.from_tensors(config, load_file(path))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise CheckpointError(f"{path}: damaged ({error}); train again") from error

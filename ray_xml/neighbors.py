@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -26,7 +27,8 @@ from ray_xml.top_entries import heaviest, largest, top_entries
 
 SHARP, FLAT = 4.0, 2.0  # exponents of the similarity in the two kinds of votes
 _BLOCK = 4096  # documents cut at a time
-_SEARCH_BLOCK = 128  # documents searched at a time: bounds the scratch memory
+_SEARCH_BLOCK = 128  # documents searched at a time, at most: bounds the scratch memory
+_ENTRIES = 1 << 21  # similarities worked out at a time, likewise
 _LEAST = 1e-6  # similarities below are none: their fourth powers would leave float32
 
 _NOTHING = (np.zeros(0, np.int32), np.zeros(0, np.float32))
@@ -70,31 +72,44 @@ class Votes:
 
 
 class Neighbors:
-    """An index of documents with known labels."""
+    """An index of documents with known labels.
+
+    Attributes:
+        labels: [N, L] the documents' labels.
+        weights: float32 [V], idf weights that queries get too; None for none.
+        label_counts: int64 [L]: documents of each label.
+    """
 
     def __init__(
-        self, config: NeighborsConfig, documents: Csr, labels: Csr, weights: np.ndarray | None
+        self, config: NeighborsConfig, postings: Csr, labels: Csr, weights: np.ndarray | None
     ) -> None:
         """
         Args:
-            documents: [N, V] from ``cut``.
-            labels: [N, L] the documents' labels.
-            weights: float32 [V], idf weights that queries get too; None for none.
+            postings: [V, N], the documents' weights by feature; see ``of_documents``.
+            labels, weights: the attributes.
 
         Raises:
-            ValueError: they do not fit each other.
+            ValueError: damaged, or they do not fit each other.
         """
-        _check_ids("documents", documents)
-        _check_ids("labels", labels)
-        if documents.num_rows != labels.num_rows:
-            raise ValueError(f"{documents.num_rows} documents, labels of {labels.num_rows}")
-        if weights is not None and weights.shape != (documents.num_columns,):
-            raise ValueError(f"weights are {weights.shape}, for {documents.num_columns} features")
-        self.config, self.documents, self.labels, self.weights = config, documents, labels, weights
-        self.label_counts = labels.column_counts()  # int64 [L]
-        # scipy wants one integer type, and 32 bits halve the memory that a search reads.
-        self._postings = Postings(documents.to_scipy().T.tocsr())
-        self._votes = labels.to_scipy().tocsr()
+        postings.check("postings")
+        labels.check("labels")
+        if postings.num_columns != labels.num_rows:
+            raise ValueError(f"{postings.num_columns} documents, labels of {labels.num_rows}")
+        if postings.values is None:
+            raise ValueError("documents without weights")
+        if weights is not None and weights.shape != (postings.num_rows,):
+            raise ValueError(f"weights are {weights.shape}, for {postings.num_rows} features")
+        self.config, self.labels, self.weights = config, labels, weights
+        self.label_counts = labels.column_counts()
+        self._postings = Postings(postings)
+
+    @staticmethod
+    def of_documents(
+        config: NeighborsConfig, documents: Csr, labels: Csr, weights: np.ndarray | None
+    ) -> Neighbors:
+        """An index of documents [N, V] from ``cut``; errors are those of the constructor."""
+        documents.check("documents")
+        return Neighbors(config, documents.transpose(), labels, weights)
 
     @staticmethod
     def build(config: NeighborsConfig, features: Csr, labels: Csr) -> Neighbors:
@@ -103,47 +118,61 @@ class Neighbors:
         Raises:
             ValueError: ids that are no features or labels, so the data set is damaged.
         """
-        _check_ids("features", features)
+        features.check("features")
         if config.size == 0:
-            none = Csr(np.zeros(features.num_rows + 1, np.int64), *_NOTHING, features.num_columns)
+            none = Csr(np.zeros(features.num_columns + 1, np.int64), *_NOTHING, features.num_rows)
             return Neighbors(config, none, labels, None)
         weights = None
         if config.idf == "on" or (config.idf == "auto" and _carries_no_weights(features)):
             counts = features.column_counts()
             weights = np.log((1 + features.num_rows) / (1 + counts)).astype(np.float32)
-        return Neighbors(config, cut(features, config.terms, weights), labels, weights)
+        documents = cut(features, config.terms, weights)
+        return Neighbors.of_documents(config, documents, labels, weights)
+
+    @property
+    def num_features(self) -> int:
+        return self._postings.rows.num_rows
+
+    @property
+    def num_labels(self) -> int:
+        return self.labels.num_columns
+
+    @cached_property
+    def documents(self) -> Csr:
+        """[N, V]: the documents by rows; a search does not need them, so they are made here."""
+        return self._postings.rows.transpose()
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """All of it as named arrays; ``from_tensors`` takes them back."""
+        """All of it as named vectors; ``from_tensors`` takes them back."""
+        postings, labels = self._postings.rows, self.labels.packed()
+        assert postings.values is not None
         named = {
-            "documents.offsets": self.documents.offsets,
-            "documents.ids": self.documents.ids,
-            "documents.values": self.documents.values,
-            "labels.offsets": self.labels.packed().offsets,
-            "labels.ids": self.labels.packed().ids,
-            "widths": np.array([self.documents.num_columns, self.labels.num_columns]),
+            "postings.offsets": postings.offsets,
+            "postings.ids": postings.ids,
+            "postings.values": postings.values,
+            "labels.offsets": labels.offsets,
+            "labels.ids": labels.ids,
+            "widths": np.array([postings.num_columns, labels.num_columns]),
         }
-        if self.weights is not None:
-            named["weights"] = self.weights
-        return {name: value for name, value in named.items() if value is not None}
+        return named if self.weights is None else {**named, "weights": self.weights}
 
     @staticmethod
     def from_tensors(config: NeighborsConfig, named: Mapping[str, np.ndarray]) -> Neighbors:
-        """The inverse of ``tensors``.
+        """The inverse of ``tensors``; the vectors may be memory-mapped.
 
         Raises:
             KeyError: an array is missing.
             ValueError: the arrays are no matrices, or do not fit each other.
         """
-        features, labels = (int(width) for width in named["widths"])
-        documents = Csr(
-            named["documents.offsets"],
-            named["documents.ids"],
-            named["documents.values"],
-            features,
+        documents, labels = (int(width) for width in named["widths"])
+        postings = Csr(
+            named["postings.offsets"],
+            named["postings.ids"],
+            named["postings.values"],
+            documents,
         )
         known = Csr(named["labels.offsets"], named["labels.ids"], None, labels)
-        return Neighbors(config, documents, known, named.get("weights"))
+        return Neighbors(config, postings, known, named.get("weights"))
 
     def queries(self, features: Csr) -> Csr:
         """[n, V]: documents cut as the indexed ones were."""
@@ -158,7 +187,7 @@ class Neighbors:
             return Votes(none.astype(np.int32), none, none, nobody, nobody)
         if count == 1:
             return self._vote_alone(queries)
-        blocks = [block for _, block in queries.blocks(_SEARCH_BLOCK)]
+        blocks = list(self._postings.blocks(queries, _SEARCH_BLOCK, _ENTRIES))
         parts = spread(self._vote, blocks)
         return Votes(
             *(
@@ -169,11 +198,11 @@ class Neighbors:
 
     def _vote_alone(self, query: Csr) -> Votes:
         """As ``_vote`` for a single document, without scipy."""
-        alike = self._postings.product(query)
-        places = largest(alike, self.config.size)
-        places = places[alike[places] >= _LEAST]
-        flat, sharp = alike[places] ** FLAT, alike[places] ** SHARP
-        theirs = self.labels.take(places)
+        documents, alike = self._postings.product(query)
+        nearest = largest(alike, self.config.size)
+        nearest = nearest[alike[nearest] >= _LEAST]
+        flat, sharp = alike[nearest] ** FLAT, alike[nearest] ** SHARP
+        theirs = self.labels.take(documents[nearest])
         counts = theirs.counts
         labels, voted = np.unique(theirs.ids, return_inverse=True)
         by_sharp = np.bincount(voted, np.repeat(sharp, counts)).astype(np.float32)
@@ -191,11 +220,12 @@ class Neighbors:
         n, k = places.shape
         similarities = np.where(similarities < _LEAST, np.float32(0), similarities)
         flat, sharp = similarities**FLAT, similarities**SHARP
+        near, theirs, named = self._labels_of(places)
         offsets = np.arange(n + 1) * k
-        shape = (n, self.labels.num_rows)
-        by_flat = scipy.sparse.csr_matrix((flat.ravel(), places.ravel(), offsets), shape)
-        by_sharp = scipy.sparse.csr_matrix((sharp.ravel(), places.ravel(), offsets), shape)
-        flat_votes, sharp_votes = by_flat @ self._votes, by_sharp @ self._votes
+        shape = (n, theirs.shape[0])
+        by_flat = scipy.sparse.csr_matrix((flat.ravel(), near.ravel(), offsets), shape)
+        by_sharp = scipy.sparse.csr_matrix((sharp.ravel(), near.ravel(), offsets), shape)
+        flat_votes, sharp_votes = by_flat @ theirs, by_sharp @ theirs
         # Both products have the same pattern in the same order: the same entries were added up.
         order, best = top_entries(sharp_votes, self.config.labels, places=True)
         missing = self.config.labels - order.shape[1]
@@ -207,9 +237,29 @@ class Neighbors:
             return Votes(
                 np.full(taken.shape, -1, np.int32), best, best.copy(), flat.sum(1), sharp.sum(1)
             )
-        labels = np.where(none, np.int32(-1), sharp_votes.indices[taken].astype(np.int32))
+        labels = np.where(none, np.int32(-1), named[sharp_votes.indices[taken]])
         flat_best = np.where(none, np.float32(0), flat_votes.data[taken])
         return Votes(labels, flat_best, best, flat.sum(1), sharp.sum(1))
+
+    def _labels_of(
+        self, documents: np.ndarray
+    ) -> tuple[np.ndarray, scipy.sparse.csr_matrix, np.ndarray]:
+        """The labels of some documents, in a matrix that holds no others.
+
+        Returns:
+            (each document's row in the matrix, the matrix [d, m] of float32 ones, its columns'
+            labels int32 [m], ascending), so that what is summed over it has the size of the
+            labels that neighbours have rather than of all labels.
+        """
+        distinct, rows = np.unique(documents, return_inverse=True)
+        theirs = self.labels.take(distinct)
+        held = np.zeros(self.num_labels, bool)
+        held[theirs.ids] = True
+        named = np.flatnonzero(held).astype(np.int32)
+        column = np.empty(self.num_labels, np.int32)
+        column[named] = np.arange(len(named), dtype=np.int32)
+        found = Csr(theirs.offsets, column[theirs.ids], None, len(named))
+        return rows.reshape(documents.shape), found.to_scipy(), named
 
 
 def cut(features: Csr, terms: int, weights: np.ndarray | None) -> Csr:
@@ -243,16 +293,6 @@ def _cut_alone(row: Csr, terms: int, weights: np.ndarray | None) -> Csr:
     values = values * np.float32(1.0 / max(float(length), 1e-12))
     kept = np.sort(largest(values, terms))
     return Csr(np.array([0, len(kept)]), row.ids[kept], values[kept], row.num_columns)
-
-
-def _check_ids(name: str, rows: Csr) -> None:
-    """scipy trusts its indices: wrong ones would read and write foreign memory."""
-    starts = rows.num_rows >= 0 and rows.offsets[0] >= 0
-    if not starts or rows.offsets[-1] > len(rows.ids) or rows.counts.min(initial=0) < 0:
-        raise ValueError(f"the offsets of {name} do not fit their ids")
-    ids = rows.packed().ids
-    if len(ids) and not 0 <= ids.min() <= ids.max() < rows.num_columns:
-        raise ValueError(f"ids of {name} are not all in 0..{rows.num_columns - 1}")
 
 
 def _carries_no_weights(features: Csr) -> bool:

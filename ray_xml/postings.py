@@ -6,7 +6,7 @@ document's. A lone document therefore adds its postings up with ``numpy.bincount
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -21,29 +21,43 @@ _Result = TypeVar("_Result")
 
 
 class Postings:
-    """A sparse table [V, W], by rows."""
+    """A sparse table [V, W], by rows; its arrays may be memory-mapped.
 
-    def __init__(self, table: scipy.sparse.csr_matrix) -> None:
-        self.table = table
-        self._rows = Csr(table.indptr.astype(np.int64), table.indices, table.data, table.shape[1])
+    Attributes:
+        rows: the table.
+    """
 
-    @property
-    def width(self) -> int:
-        return int(self.table.shape[1])
+    def __init__(self, rows: Csr) -> None:
+        self.rows = rows
+        self._table = rows.to_scipy()
 
     def products(self, queries: Csr) -> scipy.sparse.csr_matrix:
         """float32 [n, W], sparse."""
-        return (queries.to_scipy() @ self.table).tocsr()
+        return (queries.to_scipy() @ self._table).tocsr()
 
-    def product(self, query: Csr) -> np.ndarray:
-        """float32 [W]: the product of a single document, dense."""
+    def product(self, query: Csr) -> tuple[np.ndarray, np.ndarray]:
+        """(columns int64 [m], values float32 [m]): what is not 0 of a lone document's product."""
         row = query.packed()
         assert row.num_rows == 1
         assert row.values is not None
-        found = self._rows.take(row.ids)
+        found = self.rows.take(row.ids)
         assert found.values is not None
         weights = found.values * np.repeat(row.values, found.counts)
-        return np.bincount(found.ids, weights, self.width).astype(np.float32)
+        sums = np.bincount(found.ids, weights, self.rows.num_columns)
+        columns = np.flatnonzero(sums != 0)  # far faster than of the numbers themselves
+        return columns, sums[columns].astype(np.float32)
+
+    def blocks(self, queries: Csr, rows: int, entries: int) -> Iterator[Csr]:
+        """Slices of ``queries``, of at most ``rows`` rows each, whose products have at most
+        ``entries`` entries, or of one row."""
+        lengths = self.rows.counts[queries.packed().ids]
+        reached = np.concatenate([[0], np.cumsum(lengths)])[queries.packed().offsets]
+        first = 0
+        while first < queries.num_rows:
+            fits = int(np.searchsorted(reached, reached[first] + entries, "right")) - 1
+            last = min(max(fits, first + 1), first + rows)
+            yield queries.slice(first, last)
+            first = last
 
 
 def spread(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:

@@ -21,7 +21,6 @@ from ray_xml.encoder import residual_block
 from ray_xml.errors import DataSetError
 from ray_xml.export import is_export, load_export
 from ray_xml.label_search import search_indexes
-from ray_xml.lexical import Lexical
 from ray_xml.model import Model, model_of_run
 from ray_xml.run_config import RunConfig
 from ray_xml.scoring import candidates, top_k
@@ -53,7 +52,7 @@ class Predictor:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.lexical = Lexical(model.neighbors)
+        self.lexical = model.lexical
         self._table = torch.from_numpy(model.table)
         self._block = (torch.from_numpy(model.weight), torch.from_numpy(model.bias))
         self.proxies = self._index("proxy", model.proxies)

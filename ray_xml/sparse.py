@@ -127,6 +127,22 @@ class Csr:
             counts += np.bincount(self.slice(first, last).packed().ids, minlength=len(counts))
         return counts
 
+    def check(self, name: str) -> None:
+        """Refuses a damaged matrix: scipy trusts its indices, and wrong ones would read and
+        write foreign memory.
+
+        Raises:
+            ValueError: offsets, ids or values do not fit each other; ``name`` says of what.
+        """
+        starts = self.num_rows >= 0 and self.offsets[0] >= 0
+        if not starts or self.offsets[-1] > len(self.ids) or self.counts.min(initial=0) < 0:
+            raise ValueError(f"the offsets of {name} do not fit their ids")
+        if self.values is not None and len(self.values) != len(self.ids):
+            raise ValueError(f"{len(self.ids)} ids of {name}, {len(self.values)} values")
+        ids = self.packed().ids
+        if len(ids) and not 0 <= ids.min() <= ids.max() < self.num_columns:
+            raise ValueError(f"ids of {name} are not all in 0..{self.num_columns - 1}")
+
     def blocks(self, rows: int) -> Iterator[tuple[int, Csr]]:
         """(first row, slice) for consecutive slices of at most ``rows`` rows."""
         for start in range(0, self.num_rows, rows):

@@ -29,13 +29,13 @@ from ray_xml.epoch_report import Clock, Report, report
 from ray_xml.errors import TrainingError
 from ray_xml.exchange import Exchange
 from ray_xml.lexical import Lexical
-from ray_xml.model import save_neighbors
+from ray_xml.lexical_file import load_lexical, save_lexical
 from ray_xml.model_share import new_share
-from ray_xml.neighbors import Neighbors
 from ray_xml.ranges import Ranges
 from ray_xml.refresh import Refresher, Validation
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import metric_sums, split_rows
+from ray_xml.run_folder import RunFolder
 from ray_xml.run_state import RunState, load_state, save_state
 from ray_xml.shortlists import Shortlists
 from ray_xml.sparse import Subset
@@ -120,15 +120,17 @@ class Training:
 
     def _index_documents(self) -> Lexical:
         """The sparse channel: needed here for validation, and by the run's predictors."""
-        whole = slice(0, self.features.num_rows)
-        neighbors = Neighbors.build(
-            self.config.neighbors,
-            self.features.slice(whole.start, whole.stop),
-            self.labels.slice(whole.start, whole.stop),
-        )
+        path = RunFolder(self.folder).neighbors_file
         if self.exchange.rank == 0:
-            save_neighbors(self.folder, neighbors)
-        return Lexical(neighbors)
+            documents = self.features.num_rows
+            save_lexical(
+                path,
+                self.config.neighbors,
+                self.features.slice(0, documents),
+                self.labels.slice(0, documents),
+            )
+        self.exchange.barrier()
+        return load_lexical(path, self.config.neighbors)
 
     def epochs(self) -> Iterator[Report]:
         """Trains to the last epoch, yielding a report after each one that is safely stored."""

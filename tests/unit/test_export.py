@@ -22,6 +22,7 @@ from ray_xml.cli import main
 from ray_xml.errors import CheckpointError, ConfigError, ExportError
 from ray_xml.evaluation import METRICS, evaluate
 from ray_xml.export import is_export, load_export
+from ray_xml.lexical import Lexical
 from ray_xml.model import Model, model_of_run
 from ray_xml.predictor import Predictor
 from ray_xml.quantise import Dtype
@@ -181,8 +182,8 @@ def with_similarity(model: Model) -> Model:
     values = values.copy()
     values[3] = np.nan
     documents = Csr(neighbors.documents.offsets, neighbors.documents.ids, values, 300)
-    made = type(neighbors)(neighbors.config, documents, neighbors.labels, None)
-    return replace(model, neighbors=made)
+    made = type(neighbors).of_documents(neighbors.config, documents, neighbors.labels, None)
+    return replace(model, lexical=Lexical(made, model.lexical.words))
 
 
 @both

@@ -45,6 +45,7 @@ LAYERS = [
         "ray_xml.xc_parse",
         "ray_xml.text",
         "ray_xml.synth_model",
+        "ray_xml.mapped_file",
     ],
     ["ray_xml.store", "ray_xml.store_write", "ray_xml.xc_faults"],
     ["ray_xml.xc_io", "ray_xml.docstrings", "ray_xml.synth"],
@@ -66,7 +67,13 @@ LAYERS = [
         "ray_xml.label_pairs",
     ],
     ["ray_xml.lexical"],
-    ["ray_xml.label_range", "ray_xml.scoring", "ray_xml.run_data", "ray_xml.run_folder"],
+    [
+        "ray_xml.lexical_file",
+        "ray_xml.label_range",
+        "ray_xml.scoring",
+        "ray_xml.run_data",
+        "ray_xml.run_folder",
+    ],
     [
         "ray_xml.ranges",
         "ray_xml.model",

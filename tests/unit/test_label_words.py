@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from made import dense, random_csr
 
 from ray_xml import label_words
-from ray_xml.label_words import LabelWords
+from ray_xml.label_words import LabelWords, count_words
 from ray_xml.neighbors import cut
 from ray_xml.sparse import Csr
 
@@ -50,14 +53,19 @@ def slow(terms: int) -> tuple[np.ndarray, np.ndarray]:
     return asked @ centroids, asked @ shares.T
 
 
-@pytest.mark.parametrize(("at_once", "cells"), [(16384, 4_000_000), (4, 30), (1, 1)])
+@pytest.mark.parametrize(
+    ("products", "pairs", "slots"), [(1 << 24, 8192, 1024), (30, 7, 4), (1, 1, 1)]
+)
 @pytest.mark.parametrize("terms", [1, 5, 100])
 def test_against_dense_sums(
-    terms: int, at_once: int, cells: int, monkeypatch: pytest.MonkeyPatch
+    terms: int, products: int, pairs: int, slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(label_words, "_LABELS", at_once)
-    monkeypatch.setattr(label_words, "_CELLS", cells)
-    words = LabelWords(documents(0), labels(), terms)
+    monkeypatch.setattr(label_words, "_PRODUCTS", products)
+    monkeypatch.setattr(label_words, "_PAIRS", pairs)
+    monkeypatch.setattr(label_words, "_SLOTS", slots)
+    blocks = list(count_words(documents(0), labels(), terms))
+    assert (len(blocks) == 1) == (products > 30)
+    words = LabelWords.build(documents(0), labels(), terms)
     listed = candidates()
     found = words.scores(documents(1, QUERIES), listed)
     for row in range(QUERIES):  # one alone is scored in another way
@@ -76,7 +84,7 @@ def test_against_dense_sums(
 
 def test_a_document_of_one_label_alone_is_its_centroid() -> None:
     rows = Csr.from_lists([[0, 1], [2]], 3, [[0.6, 0.8], [1.0]])
-    words = LabelWords(rows, Csr.from_lists([[0], [1]], 2), 10)
+    words = LabelWords.build(rows, Csr.from_lists([[0], [1]], 2), 10)
     centroid, association = words.scores(rows, np.array([[0, 1], [1, 0]], np.int32))
     np.testing.assert_allclose(centroid, [[1, 0], [1, 0]], rtol=1e-6)
     # Each feature lies in one label only, so it is association times the document's weight.
@@ -84,7 +92,7 @@ def test_a_document_of_one_label_alone_is_its_centroid() -> None:
 
 
 def test_no_candidates_and_no_documents() -> None:
-    words = LabelWords(documents(0), labels(), 5)
+    words = LabelWords.build(documents(0), labels(), 5)
     queries = documents(1, QUERIES)
     for scores in words.scores(queries, candidates(width=0)):
         assert scores.shape == (QUERIES, 0)
@@ -96,6 +104,33 @@ def test_no_candidates_and_no_documents() -> None:
 
 def test_an_index_without_a_feature_says_nothing() -> None:
     bare = Csr.from_lists([[]] * DOCUMENTS, FEATURES, [[]] * DOCUMENTS)
-    words = LabelWords(bare, labels(), 5)
+    words = LabelWords.build(bare, labels(), 5)
     for scores in words.scores(documents(1, QUERIES), candidates()):
         assert not scores.any()
+
+
+def test_no_labels() -> None:
+    words = LabelWords.build(documents(0), Csr.from_lists([[]] * DOCUMENTS, 0), 5)
+    assert (words.num_labels, words.num_features) == (0, FEATURES)
+    for scores in words.scores(documents(1, QUERIES), np.full((QUERIES, 3), -1, np.int32)):
+        assert not scores.any()
+
+
+def spoilt(counts: Csr) -> Csr:
+    return replace(counts, ids=counts.ids + FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda words: (spoilt(words.counts), words.scale, words.share), "ids of words"),
+        (lambda words: (replace(words.counts, values=None), words.scale, words.share), "words are"),
+        (lambda words: (words.counts, words.scale[1:], words.share), "words are"),
+        (lambda words: (words.counts, words.scale, words.share[1:]), "words are"),
+    ],
+)  # fmt: skip
+def test_damaged_counts_are_refused(spoil: Any, message: str) -> None:
+    words = LabelWords.build(documents(0), labels(), 100)
+    assert LabelWords(words.counts, words.scale, words.share).num_labels == LABELS
+    with pytest.raises(ValueError, match=message):
+        LabelWords(*spoil(words))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ DOCUMENTS, QUERIES, FEATURES, LABELS = 40, 11, 25, 13
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbors, "_BLOCK", 7)
     monkeypatch.setattr(neighbors, "_SEARCH_BLOCK", 4)
+    monkeypatch.setattr(neighbors, "_ENTRIES", 150)
 
 
 def documents(seed: int, rows: int = DOCUMENTS) -> Csr:
@@ -164,7 +166,8 @@ def test_ties_go_to_the_earlier_document_and_the_lower_label(rows: int) -> None:
     assert votes.labels.tolist() == [[4, 5, 6] + [-1] * 6] * rows
     np.testing.assert_allclose(votes.sharp[0, :3], 1, rtol=1e-6)
     fewer = NeighborsConfig(size=4, labels=2, idf="off")
-    votes = Neighbors(fewer, index.documents, index.labels, None).vote(index.queries(asked))
+    index = Neighbors.of_documents(fewer, index.documents, index.labels, None)
+    votes = index.vote(index.queries(asked))
     assert votes.labels.tolist() == [[0, 1]] * rows
 
 
@@ -257,13 +260,13 @@ def test_tensors_are_read_back(size: int, idf: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("documents.ids", lambda a: a + 1, "ids of documents are not all in 0..24"),
+        ("postings.ids", lambda a: a + 1, "ids of postings are not all in 0..39"),
         ("labels.ids", lambda a: a - 1, "ids of labels are not all in 0..12"),
-        ("documents.offsets", lambda a: a[::-1].copy(), "offsets of documents do not fit"),
-        ("documents.offsets", lambda a: a + 1, "offsets of documents do not fit"),
+        ("postings.offsets", lambda a: a[::-1].copy(), "offsets of postings do not fit"),
+        ("postings.offsets", lambda a: a + 1, "offsets of postings do not fit"),
         ("labels.offsets", lambda a: a[:-3], "40 documents, labels of 37"),
         ("labels.offsets", lambda a: a[:0], "offsets of labels do not fit"),
-        ("documents.values", lambda a: a[1:], "same size"),
+        ("postings.values", lambda a: a[1:], r"\d+ ids of postings, \d+ values"),
         ("weights", lambda a: a[1:], "weights are"),
         ("widths", lambda a: a[:1], "unpack"),
     ],
@@ -296,4 +299,10 @@ def test_ids_that_are_no_features_are_refused(wrong: int, idf: Any) -> None:
 def test_documents_and_labels_have_to_match() -> None:
     index = Neighbors.build(NeighborsConfig(), documents(0), labels())
     with pytest.raises(ValueError, match="40 documents, labels of 39"):
-        Neighbors(index.config, index.documents, index.labels.slice(0, 39), None)
+        Neighbors.of_documents(index.config, index.documents, index.labels.slice(0, 39), None)
+    bare = replace(index.documents, values=None)
+    with pytest.raises(ValueError, match="documents without weights"):
+        Neighbors.of_documents(index.config, bare, index.labels, None)
+    wrong = replace(index.documents, ids=index.documents.ids - 1)
+    with pytest.raises(ValueError, match="ids of documents are not all in"):
+        Neighbors.of_documents(index.config, wrong, index.labels, None)

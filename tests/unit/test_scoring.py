@@ -46,7 +46,8 @@ def lexical_answer() -> Answer:
     assert features.values is not None
     positive = Csr(features.offsets, features.ids, np.abs(features.values), 20)
     config = NeighborsConfig(size=10, labels=6, terms=8)
-    return Lexical(Neighbors.build(config, positive, held)).ask(positive.slice(0, DOCUMENTS))
+    lexical = Lexical.build(Neighbors.build(config, positive, held))
+    return lexical.ask(positive.slice(0, DOCUMENTS))
 
 
 def at(evidence: Evidence, row: int) -> dict[int, tuple[float, ...]]:
