@@ -265,7 +265,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ("--zipf -0.1", "zipf is -0.1; it must lie between 0 and 3"),
         ("--seed -1", "seed is -1; it must lie between 0"),
         (
-            "--zipf 3 --labels 60 --labels-per-document 30 --topics 1",
+            "--zipf 3 --labels 40 --labels-per-document 20",
             "ask for more labels in all, fewer",
         ),
     ],
