@@ -82,7 +82,7 @@ class LabelRange:
         labels: Rows,
         config: ShortlistConfig | None = None,
         *,
-        fit_labels: int = 1 << 18,
+        fit_labels: int = 1 << 17,
         threads: int | None = None,
         device: str = "cpu",
     ) -> None:
