@@ -176,7 +176,7 @@ class LabelRange:
             places = np.arange(low, min(low + _LABELS, len(self._active)))
             mapped = _map(self._centroids(places), affine)
             self._vectors[places] = F.normalize(mapped, dim=1).cpu().numpy()
-        self._proxies = LabelIndex(self.labels, self._vectors, self._config.index_for("proxy"))
+        self._proxies = self._index("proxy", self._vectors)
         return self._checked("proxy", self._proxies)
 
     # ---- classifier rows ---------------------------------------------------------------------
@@ -194,8 +194,7 @@ class LabelRange:
     def index_rows(self) -> IndexState:
         """Indexes the rows as they are now, the bias as an extra dimension."""
         assert self._row_vectors is not None, "no classifier rows were added"
-        config = self._config.index_for("classifier")
-        self._rows = LabelIndex(self.labels, self._row_vectors, config)
+        self._rows = self._index("classifier", self._row_vectors)
         return self._checked("classifier", self._rows)
 
     # ---- answers -----------------------------------------------------------------------------
@@ -239,6 +238,10 @@ class LabelRange:
             save_part(folder, "proxies", 1000 * number + piece, held, tensors)
 
     # ---- inside ------------------------------------------------------------------------------
+
+    def _index(self, source: str, vectors: np.ndarray) -> LabelIndex:
+        on_gpu = self.device.type == "cuda"
+        return LabelIndex(self.labels, vectors, self._config.index_for(source), on_gpu)
 
     def _checked(self, source: str, index: LabelIndex) -> IndexState:
         """Measures the index on a sample of the documents, and gives up one that misses much."""

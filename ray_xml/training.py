@@ -10,6 +10,7 @@ loop; see ``exchange`` for what they share.
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -148,6 +149,8 @@ class Training:
                 self._store(with_proxies=fitted)
                 yield self._report()
             if last:
+                if self.exchange.rank == 0:
+                    shutil.rmtree(self.folder / "embeddings", ignore_errors=True)
                 return
             self._train_epoch(epoch)
             self.state.epoch, self.state.stored = epoch + 1, False
