@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from made import begin_cycle
 
 from ray_xml.bags import bags_of, sum_bags, transposed_bags
-from ray_xml.classifier import Candidates, Classifier
+from ray_xml.classifier import Candidates, Classifier, ClassifierConfig
 from ray_xml.encoder import Encoder, EncoderConfig, TokenBatch
 from ray_xml.exchange import Exchange
 from ray_xml.hashing import dropout_factors
 from ray_xml.label_range import LabelRange
 from ray_xml.proxies import identity_map
+from ray_xml.ranges import LocalRanges
 from ray_xml.row_adam import RowAdam
 from ray_xml.sparse import Csr
 
@@ -76,7 +78,8 @@ def test_steps_of_encoder_and_classifier(negatives: str) -> None:
         table = torch.randn(TOKENS, DIM, generator=torch.Generator().manual_seed(0)) * 0.2
         encoder = Encoder(EncoderConfig(dim=DIM), table.to(device), Exchange(), seed=0)
         counts = TRUTH.column_counts()
-        classifier = Classifier((0, LABELS), DIM, counts, DOCUMENTS, device)
+        config = ClassifierConfig(precision="float32", storage="float32", optimizer="adam")
+        classifier = Classifier((0, LABELS), DIM, counts, DOCUMENTS, device, config)
         shortlist = np.random.default_rng(2).integers(0, LABELS, (DOCUMENTS, 10), dtype=np.int32)
         shortlist.sort(1)
         tokens = TokenBatch.build(torch.arange(DOCUMENTS), FEATURES, device)
@@ -99,8 +102,7 @@ def test_label_range() -> None:
     sums = []
     for device in ("cpu", "cuda"):
         one = LabelRange((0, LABELS), TRUTH, device=device)
-        one.begin_cycle(0)
-        one.add_block(0, 0, embeddings)
+        begin_cycle(LocalRanges([one]), 0, embeddings)
         sums.append(one.pair_sums(identity_map(DIM)))
         one.set_proxies(identity_map(DIM))
         found = one.search(embeddings, 5, ("proxy",), both_scores=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ray_xml import checkpoint
 from ray_xml.checkpoint import FORMAT_VERSION, load_range, read_manifest
@@ -25,13 +26,15 @@ def write(root: Path, epoch: int = 3, parts: int = 3) -> Path:
     folder = checkpoint.begin(root, epoch)
     assert checkpoint.temporary(root, epoch) == folder
     for number, (low, high) in enumerate(even(LABELS, parts)):
-        tensors = {"weight": whole()[low:high], "bias": whole()[low:high, 0]}
+        rows = torch.from_numpy(whole()[low:high])
+        tensors = {"weight": rows, "bias": rows[:, 0].clone()}
         checkpoint.save_part(folder, "rows", number, (low, high), tensors)
         checkpoint.save_part(
             folder, "optimizer-rows", number, (low, high), {"weight": -tensors["weight"]}
         )
     for number, (low, high) in enumerate(even(DIM, 2)):
-        checkpoint.save_part(folder, "columns", number, (low, high), {"t": whole()[:, low:high]})
+        columns = torch.from_numpy(whole())[:, low:high]
+        checkpoint.save_part(folder, "columns", number, (low, high), {"t": columns})
     return checkpoint.finish(root, epoch, {"best": 1.5, "with_proxies": False})
 
 
@@ -66,7 +69,7 @@ def test_columns_are_cut_along_their_axis(tmp_path: Path, wanted: Range) -> None
 def test_bits_survive(tmp_path: Path) -> None:
     folder = checkpoint.begin(tmp_path, 1)
     odd = np.array([[-0.0, 1e-45, np.inf], [np.nan, 3e38, 1 / 3]], np.float32)
-    turned = np.asfortranarray(odd)  # not contiguous
+    turned = torch.from_numpy(np.asfortranarray(odd))  # not contiguous
     checkpoint.save_part(folder, "odd", 0, (0, 2), {"x": turned})
     checkpoint.finish(tmp_path, 1, {})
     found = load_range(checkpoint.folder_of(tmp_path, 1), "odd", "x", (0, 2))
@@ -76,7 +79,7 @@ def test_bits_survive(tmp_path: Path) -> None:
 def test_an_unfinished_checkpoint_is_not_seen(tmp_path: Path) -> None:
     write(tmp_path, 2)
     folder = checkpoint.begin(tmp_path, 4)
-    checkpoint.save_part(folder, "rows", 0, (0, LABELS), {"weight": whole()})
+    checkpoint.save_part(folder, "rows", 0, (0, LABELS), {"weight": torch.from_numpy(whole())})
     (tmp_path / "epoch-notes").mkdir()
     assert checkpoint.epochs_in(tmp_path) == [2]
     with pytest.raises(CheckpointError, match=r"no manifest\.json"):

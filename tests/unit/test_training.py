@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from made import make_config, make_data_set, make_training, train
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from ray_xml import checkpoint, partition
 from ray_xml.blend import DEFAULT
@@ -19,15 +19,18 @@ from ray_xml.neighbors import NeighborsConfig
 from ray_xml.predictor import Predictor
 from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
+from ray_xml.shortlists import Shortlists
 from ray_xml.store import DataSet
 from ray_xml.training import Training
 
 
 def tensors(folder: Path, epoch: int) -> dict[str, np.ndarray]:
-    """Every tensor of a checkpoint."""
+    """Every tensor of a checkpoint; bfloat16 as the integers of its bits."""
     found: dict[str, np.ndarray] = {}
     for path in sorted((folder / "checkpoints" / f"epoch-{epoch:04d}").glob("*.safetensors")):
-        found |= {f"{path.stem}/{name}": value for name, value in load_file(path).items()}
+        for name, value in load_file(path).items():
+            bits = value.view(torch.int16) if value.dtype == torch.bfloat16 else value
+            found[f"{path.stem}/{name}"] = bits.numpy()
     return found
 
 
@@ -192,14 +195,19 @@ def test_without_validation_the_last_checkpoint_is_the_model(data: DataSet, tmp_
 def watched_refreshes(training: Training, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     """(epochs done, what happened) of the refreshes to come."""
     seen: list[tuple[int, str]] = []
-    for name in ("fit_proxies", "send_classifier", "validate", "write_shortlists"):
-        method = getattr(training.refresher, name)
 
-        def watched(*given: Any, name: str = name, method: Any = method) -> Any:
+    def watch(owner: Any, name: str) -> None:
+        method = getattr(owner, name)
+
+        def watched(*given: Any) -> Any:
             seen.append((training.state.epoch, name))
             return method(*given)
 
-        monkeypatch.setattr(training.refresher, name, watched)
+        monkeypatch.setattr(owner, name, watched)
+
+    for name in ("fit_proxies", "send_classifier", "validate"):
+        watch(training.refresher, name)
+    watch(Shortlists, "search")
     return seen
 
 
@@ -228,7 +236,7 @@ def test_where_shortlists_have_a_say_the_first_epoch_has_them(
     training = make_training(data, config, tmp_path)
     seen = watched_refreshes(training, monkeypatch)
     assert len(list(training.epochs())) == 3
-    lists = ["write_shortlists"]
+    lists = ["search"]
     assert seen == [
         *((0, name) for name in ["fit_proxies", *lists]),
         *((2, name) for name in ["fit_proxies", "send_classifier", "validate", *lists]),
