@@ -117,7 +117,8 @@ def local_ranges(data: DataSet, config: RunConfig, parts: int) -> LocalRanges:
     """``parts`` label ranges over the fitted documents, in this process."""
     labels = data.split("train").labels.take(split_rows(data, config)[0])
     cuts = label_ranges(labels.column_counts(), parts)
-    return LocalRanges([LabelRange(cut, labels) for cut in cuts])
+    settings, fitted = config.resolved(data).shortlist, config.proxy.labels
+    return LocalRanges([LabelRange(cut, labels, settings, fit_labels=fitted) for cut in cuts])
 
 
 def begin_cycle(ranges: Ranges, cycle: int, embeddings: np.ndarray, *, block: int = 1000) -> None:
