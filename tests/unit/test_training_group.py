@@ -105,6 +105,25 @@ def test_two_workers_are_one_without_shortlists(
     np.testing.assert_allclose(weights[0], weights[1], atol=0.05)
 
 
+@pytest.mark.parametrize("optimizer", ["adam_row", "sgd"])
+def test_two_workers_are_one_with_bfloat16_rows(
+    groups: Groups, data: DataSet, tmp_path: Path, optimizer: str
+) -> None:
+    """Rows are rounded by their number, whoever holds them."""
+    base = config_of(4)
+    lean = {"storage": "bfloat16", "optimizer": optimizer, "sgd_rate": 100.0}
+    config = base.model_copy(update={"classifier": base.classifier.model_copy(update=lean)})
+    alone, group = RunFolder(tmp_path / "alone"), RunFolder(tmp_path / "group")
+    expected = train_alone(data, config, alone.path)
+    found = train_group(groups, data, config, group.path)
+    assert expected["cycle-0000.i32"] == found["cycle-0000.i32"]
+    # A sum that is rounded otherwise may turn a weight's rounding.
+    np.testing.assert_allclose(group.step_losses(), alone.step_losses(), rtol=5e-3)
+    rows = [load_range(run.model(), "classifier", "weight", (0, 80)) for run in (alone, group)]
+    np.testing.assert_allclose(rows[0], rows[1], atol=0.05)
+    assert np.abs(rows[0]).max() > 0.2
+
+
 def test_a_run_changes_its_number_of_workers(groups: Groups, data: DataSet, tmp_path: Path) -> None:
     whole, mixed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "mixed")
     train(data, config_of(6), whole.path)
