@@ -270,4 +270,4 @@ def test_saving_takes_tensors_as_they_are(tmp_path: Path) -> None:
     checkpoint.save_part(folder, "rows", 0, (0, LABELS), odd)
     for name in odd:
         np.testing.assert_array_equal(load_range(folder, "rows", name, (0, LABELS)), whole())
-    assert (folder / "rows-00000.safetensors").stat().st_size < 4 * whole().nbytes
+    assert (folder / "rows-00000.safetensors").stat().st_size < 5 * whole().nbytes
