@@ -30,7 +30,7 @@ from ray_xml.label_search import Found, queries_of, search_indexes
 from ray_xml.partition import Range
 from ray_xml.proxies import PairSums
 from ray_xml.shortlist import LabelIndex, ShortlistConfig
-from ray_xml.sparse import Csr, Rows
+from ray_xml.sparse import Rows
 
 _LABELS = 16384  # labels mapped or copied at a time: bounds the scratch memory
 _SAVED = 262_144  # labels of one part of a checkpoint
@@ -121,8 +121,9 @@ class LabelRange:
     # ---- embeddings in, proxies fitted -------------------------------------------------------
 
     def begin_cycle(self, cycle: int, file: EmbeddingFile) -> None:
-        """Takes the embeddings of all documents, which are in ``file`` now; forgets earlier ones."""
-        assert file.documents == self._documents.num_columns
+        """Takes the embeddings of all documents from ``file``; forgets earlier ones."""
+        expected = self._documents.num_columns
+        assert file.documents == expected, f"{file.documents} embeddings of {expected} documents"
         self.cycle, self._proxies = cycle, None
         self._z = torch.from_numpy(file.open())
         if self.device.type != "cpu":
@@ -143,7 +144,7 @@ class LabelRange:
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         for chunk in each_chunk(pairs, self._take):
             centroids = self._centroids(self._fitted_to[chunk.low : chunk.high])
-            difference = _map(centroids, affine)[chunk.label_of] - chunk.z_PD
+            difference = _map(centroids, affine)[chunk.label_of] - chunk.embeddings
             distances = difference.square_().sum(1)
             weights = 1.0 / (1.0 + distances)
             loss += torch.log1p(distances).sum(dtype=torch.float64)
@@ -227,7 +228,8 @@ class LabelRange:
 
     def save_proxies(self, folder: Path, number: int) -> None:
         """Writes the range's unit proxies into a checkpoint, zeros for labels without documents."""
-        assert self._proxies is not None and self._vectors is not None, "proxies were not fitted"
+        assert self._proxies is not None, "proxies were not fitted"
+        assert self._vectors is not None
         for piece, low in enumerate(range(0, self.high - self.low, _SAVED)):
             high = min(low + _SAVED, self.high - self.low)
             begin, end = np.searchsorted(self._active, (low, high))
@@ -268,7 +270,8 @@ class LabelRange:
 
     def _centroids(self, places: np.ndarray) -> Tensor:
         """float32 [n, D]: centroids of some active labels."""
-        assert self._vectors is not None and self._proxies is None, "no centroids any more"
+        assert self._vectors is not None, "no cycle was begun"
+        assert self._proxies is None, "proxies took the place of the centroids"
         return torch.from_numpy(self._vectors[places].astype(np.float32)).to(self.device)
 
     def _dealt(self, key: int, parts: int) -> _Parts:
