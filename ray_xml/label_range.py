@@ -103,6 +103,8 @@ class LabelRange:
             faiss.omp_set_num_threads(threads)
         self.low, self.high = label_range
         self.device = torch.device(device)
+        # Where FAISS was built without a GPU, torch searches on this one.
+        self._gpu = True if self.device.type == "cuda" else None
         self._config = config or ShortlistConfig()
         all_active = int(np.count_nonzero(labels.column_counts()))
         documents = labels.columns(self.low, self.high).transpose()
@@ -176,7 +178,8 @@ class LabelRange:
             places = np.arange(low, min(low + _LABELS, len(self._active)))
             mapped = _map(self._centroids(places), affine)
             self._vectors[places] = F.normalize(mapped, dim=1).cpu().numpy()
-        self._proxies = LabelIndex(self.labels, self._vectors, self._config.index_for("proxy"))
+        config = self._config.index_for("proxy")
+        self._proxies = LabelIndex(self.labels, self._vectors, config, gpu=self._gpu)
         return self._checked("proxy", self._proxies)
 
     # ---- classifier rows ---------------------------------------------------------------------
@@ -195,7 +198,7 @@ class LabelRange:
         """Indexes the rows as they are now, the bias as an extra dimension."""
         assert self._row_vectors is not None, "no classifier rows were added"
         config = self._config.index_for("classifier")
-        self._rows = LabelIndex(self.labels, self._row_vectors, config)
+        self._rows = LabelIndex(self.labels, self._row_vectors, config, gpu=self._gpu)
         return self._checked("classifier", self._rows)
 
     # ---- answers -----------------------------------------------------------------------------
