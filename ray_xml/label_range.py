@@ -242,6 +242,7 @@ class LabelRange:
     # ---- inside ------------------------------------------------------------------------------
 
     def _index(self, source: str, vectors: np.ndarray) -> LabelIndex:
+        # Where FAISS was built without a GPU, torch searches on this one.
         on_gpu = self.device.type == "cuda"
         return LabelIndex(self.labels, vectors, self._config.index_for(source), on_gpu)
 

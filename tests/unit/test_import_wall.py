@@ -15,7 +15,13 @@ ROOT = Path(__file__).parents[2]
 # Lowest first. A module imports modules of layers before its own, and none beside it.
 LAYERS = [
     ["ray_xml", "ray_xml.errors"],
-    ["ray_xml.config", "ray_xml.partition", "ray_xml.sparse", "ray_xml.hashing"],
+    [
+        "ray_xml.config",
+        "ray_xml.partition",
+        "ray_xml.sparse",
+        "ray_xml.hashing",
+        "ray_xml.transfer",
+    ],
     [
         "ray_xml.row_adam",
         "ray_xml.lean_adam",
