@@ -128,6 +128,8 @@ class ResourcesConfig(Section):
         cpus_per_worker: CPUs, and so threads, of a worker; None shares the machine's evenly.
         gpus_per_worker, gpus_per_shard: fractions allowed.
         device: ``auto`` is cuda where workers have a GPU, else cpu.
+        placement: ``spread`` puts workers and label shards evenly on all nodes with CPUs (or GPUs,
+            where they ask for any), ``pack`` on as few nodes as hold them.
         address: Ray cluster to join; None joins the cluster this process belongs to (a Ray job)
             or starts one on this machine; ``local`` always starts one.
     """
@@ -138,6 +140,7 @@ class ResourcesConfig(Section):
     gpus_per_worker: float = Field(0.0, ge=0)
     gpus_per_shard: float = Field(0.0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    placement: Literal["spread", "pack"] = "spread"
     address: str | None = None
 
 

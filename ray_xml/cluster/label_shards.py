@@ -22,6 +22,7 @@ import ray
 from torch import Tensor
 
 from ray_xml import partition
+from ray_xml.cluster.placement import cluster_nodes, pinned, place_shards
 from ray_xml.cluster.session import NAMESPACE, Shares
 from ray_xml.config import build_config
 from ray_xml.errors import TrainingError
@@ -73,6 +74,7 @@ class LabelShards:
         launch = uuid.uuid4().hex[:12]
         device = "cuda" if resources.gpus_per_shard > 0 else "cpu"
         names = [f"label-shard-{launch}-{i}" for i in range(resources.label_shards)]
+        nodes = place_shards(cluster_nodes(), resources)
         remote: Any = ray.remote(LabelShard)
         self._actors: list[Any] = [
             remote.options(
@@ -81,8 +83,9 @@ class LabelShards:
                 lifetime="detached",
                 num_cpus=0,
                 num_gpus=resources.gpus_per_shard,
+                scheduling_strategy=pinned(node.id),
             ).remote(config.model_dump(mode="json"), number, shares.shard_threads, device)
-            for number, name in enumerate(names)
+            for number, (name, node) in enumerate(zip(names, nodes, strict=True))
         ]
         self._names = names
 

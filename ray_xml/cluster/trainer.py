@@ -21,6 +21,7 @@ from ray.train.torch import TorchTrainer
 
 from ray_xml import checkpoint
 from ray_xml.cluster.label_shards import LabelShards, ShardedRanges, ShardNames
+from ray_xml.cluster.placement import worker_strategy
 from ray_xml.cluster.session import Shares, check_local, session
 from ray_xml.config import build_config
 from ray_xml.console import Watcher
@@ -93,6 +94,7 @@ def _fit(config: RunConfig, folder: RunFolder, shards: ShardNames, shares: Share
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=_per_worker(resources.gpus_per_worker, shares),
+            placement_strategy=worker_strategy(resources),
         ),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # typed as Train V1's
             name=f"train-{uuid.uuid4().hex[:12]}",
