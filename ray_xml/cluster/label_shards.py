@@ -22,6 +22,7 @@ import ray
 from torch import Tensor
 
 from ray_xml import partition
+from ray_xml.cluster.data_places import local_data
 from ray_xml.cluster.placement import cluster_nodes, pinned, place_shards
 from ray_xml.cluster.session import NAMESPACE, Shares
 from ray_xml.config import build_config
@@ -33,7 +34,6 @@ from ray_xml.proxies import PairSums
 from ray_xml.ranges import Block, rows_within, sum_gradients
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import split_rows
-from ray_xml.store import DataSet
 
 _AHEAD = 2  # blocks a worker has under way at each shard
 
@@ -43,7 +43,7 @@ class LabelShard(LabelRange):
 
     def __init__(self, settings: dict[str, Any], number: int, threads: int, device: str) -> None:
         config = build_config(RunConfig, settings, origin="label shard")
-        data = DataSet.open(config.data)
+        data = local_data(config)
         rows, _ = split_rows(data, config)
         labels = data.split("train").labels.take(rows)
         ranges = partition.label_ranges(labels.column_counts(), config.resources.label_shards)

@@ -150,8 +150,6 @@ def session(resources: ResourcesConfig) -> Iterator[Shares]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ResourceError(f"the Ray cluster at {address!r} cannot be joined: {error}") from error
     try:
-        yield _share_out(
-            resources, cluster_nodes(), "the cluster" if joins else "this machine"
-        )
+        yield _share_out(resources, cluster_nodes(), "the cluster" if joins else "this machine")
     finally:
         ray.shutdown()

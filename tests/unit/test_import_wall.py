@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # Lowest first. A module imports modules of layers before its own, and none beside it.
 LAYERS = [
     ["ray_xml", "ray_xml.errors"],
-    ["ray_xml.config", "ray_xml.partition", "ray_xml.sparse", "ray_xml.hashing"],
+    ["ray_xml.config", "ray_xml.storage", "ray_xml.partition", "ray_xml.sparse", "ray_xml.hashing"],
     [
         "ray_xml.row_adam",
         "ray_xml.propensity",
@@ -28,7 +28,7 @@ LAYERS = [
     ["ray_xml.compact", "ray_xml.compact_file"],
     ["ray_xml.store_meta", "ray_xml.store_partial", "ray_xml.xc_parse", "ray_xml.text"],
     ["ray_xml.store", "ray_xml.store_write", "ray_xml.xc_faults"],
-    ["ray_xml.xc_io", "ray_xml.docstrings"],
+    ["ray_xml.xc_io", "ray_xml.docstrings", "ray_xml.data_copy"],
     # What the method is made of; these do not know each other.
     [
         "ray_xml.encoder",
@@ -53,8 +53,9 @@ LAYERS = [
         "ray_xml.model_share",
         "ray_xml.prepare",
         "ray_xml.console",
+        "ray_xml.run_storage",
     ],
-    ["ray_xml.export"],
+    ["ray_xml.export", "ray_xml.run_upload"],
     ["ray_xml.predictor"],
     ["ray_xml.refresh", "ray_xml.evaluation", "ray_xml.predict_io", "ray_xml.examples"],
     ["ray_xml.run_state"],
