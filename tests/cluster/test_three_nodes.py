@@ -51,7 +51,7 @@ def spread(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Spread:
         [sys.executable, str(HERE / "nodes_driver.py"), str(folder / "settings.json")],
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=500,
         env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
     )
     assert done.returncode == 0, done.stderr
@@ -112,8 +112,8 @@ def with_resources(config: RunConfig, **keys: object) -> RunConfig:
 # ---- what a node says that does not see what it should ----
 
 
-def config_for(data: str, run: str = "", **resources: object) -> RunConfig:
-    tree = {"data": data, "run": run, "resources": resources}
+def config_for(folder: str, run: str = "", **resources: object) -> RunConfig:
+    tree = {"data": folder, "run": run, "resources": resources}
     return build_config(RunConfig, tree, origin="test")
 
 
