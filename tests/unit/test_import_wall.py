@@ -21,6 +21,7 @@ LAYERS = [
         "ray_xml.sparse",
         "ray_xml.hashing",
         "ray_xml.transfer",
+        "ray_xml.storage",
     ],
     [
         "ray_xml.row_adam",
@@ -54,7 +55,7 @@ LAYERS = [
         "ray_xml.mapped_file",
     ],
     ["ray_xml.store", "ray_xml.store_write", "ray_xml.xc_faults"],
-    ["ray_xml.xc_io", "ray_xml.docstrings", "ray_xml.synth"],
+    ["ray_xml.xc_io", "ray_xml.docstrings", "ray_xml.synth", "ray_xml.data_copy"],
     # What the method is made of; these do not know each other.
     [
         "ray_xml.encoder",
@@ -86,8 +87,9 @@ LAYERS = [
         "ray_xml.model_share",
         "ray_xml.prepare",
         "ray_xml.console",
+        "ray_xml.run_storage",
     ],
-    ["ray_xml.export"],
+    ["ray_xml.export", "ray_xml.run_upload"],
     ["ray_xml.predictor"],
     [
         "ray_xml.refresh",
