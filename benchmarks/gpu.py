@@ -1,7 +1,7 @@
 """What a GPU makes of training: steps, proxies, exact search, whole epochs. Needs no Ray.
 
     python benchmarks/gpu.py [--json FILE] [--parts step,proxies,search,epochs]
-        [--shapes AmazonTitles-670K,AmazonTitles-3M] [--batch 256,1024] [--dim 300] [--tf32]
+        [--shapes amazontitles-670k,amazontitles-3m] [--batch 256,1024] [--dim 300] [--tf32]
     python benchmarks/gpu.py --device cpu --small      everything once, in small, on a CPU
     python benchmarks/gpu.py --paper                   what steps cost by formula; runs nothing
 
@@ -22,8 +22,10 @@ import gpu_without_faiss
 import torch
 from gpu_clock import Peaks, machine
 from gpu_counts import DRAWN, Combination, count, expected_candidates
-from gpu_data import FEATURES_EACH, SHAPES, SMALL
+from gpu_data import SHAPES, SMALL
 from gpu_step import COMBINATIONS, measure
+
+from ray_xml.synth_shapes import Statistics
 
 Row = Mapping[str, Any]
 Format = tuple[str, Callable[[Row], object]]  # a column's heading and what a row has in it
@@ -88,7 +90,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _measured(
-    part: str, name: str, shape: Any, peaks: Peaks, options: argparse.Namespace
+    part: str, name: str, shape: Statistics, peaks: Peaks, options: argparse.Namespace
 ) -> list[Row]:
     if part == "step":
         return [row for how in COMBINATIONS for row in measure(name, shape, how, peaks, options)]
@@ -161,6 +163,7 @@ COLUMNS: dict[str, list[Format]] = {
         ("epoch", _text("epoch")),
         ("documents", _number("documents", 0)),
         ("documents/s", _number("documents_per_second", 0)),
+        ("candidates", _number("candidates", 0)),
         ("loss", _number("loss", 4)),
         ("seconds by phase", _phases),
         *_PEAK,
@@ -198,7 +201,7 @@ def paper(options: argparse.Namespace) -> str:
         for storage, optimizer in COMBINATIONS:
             for batch in options.batch:
                 candidates = round(expected_candidates(shape.labels, batch))
-                occurrences = FEATURES_EACH * batch
+                occurrences = round(shape.features_per_document) * batch
                 counts = count(
                     Combination(storage, optimizer, torch.bfloat16),
                     documents=batch,

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ray_xml.sparse import Csr
-
-FEATURES_EACH = 9  # words of a product's title
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A data set's counts; see the Extreme Classification Repository."""
-
-    documents: int
-    features: int
-    labels: int
-    labels_each: float
-
+from ray_xml.synth_shapes import PUBLISHED, Statistics
 
 SHAPES = {
-    "LF-AmazonTitles-131K": Shape(294_805, 40_000, 131_073, 2.29),
-    "AmazonTitles-670K": Shape(485_176, 66_666, 670_091, 5.39),
-    "AmazonTitles-3M": Shape(1_712_536, 165_431, 2_812_281, 36.18),
+    name: PUBLISHED[name]
+    for name in ("lf-amazontitles-131k", "amazontitles-670k", "amazontitles-3m")
 }
-SMALL = {"small": Shape(1_200, 400, 900, 3.0)}
+SMALL = {"small": Statistics(1_200, 1, 400, 900, 3.0, 9.0)}
 
 
-def features_of(shape: Shape, documents: int, *, seed: int) -> Csr:
-    """[documents, features]: ``FEATURES_EACH`` words a document at most, with float32 weights."""
-    ids = _zipf(shape.features, documents * FEATURES_EACH, seed)
-    rows = np.repeat(np.arange(documents), FEATURES_EACH)
+def features_of(shape: Statistics, documents: int, *, seed: int) -> Csr:
+    """[documents, features]: as many words a document, or fewer; with float32 weights."""
+    each = round(shape.features_per_document)
+    ids = _zipf(shape.features, documents * each, seed)
+    rows = np.repeat(np.arange(documents), each)
     made = _joined(rows, ids, documents, shape.features)
     values = np.random.default_rng(seed).random(made.nnz).astype(np.float32)
     return Csr(made.offsets, made.ids, values, made.num_columns)
 
 
-def labels_of(shape: Shape, documents: int, *, seed: int) -> Csr:
+def labels_of(shape: Statistics, documents: int, *, seed: int) -> Csr:
     """[documents, labels]: one label a document or more, frequent ones by Zipf's law."""
     random = np.random.default_rng(seed)
-    counts = 1 + random.poisson(shape.labels_each - 1, documents)
+    counts = 1 + random.poisson(shape.labels_per_document - 1, documents)
     ids = _zipf(shape.labels, int(counts.sum()), seed + 1)
     return _joined(np.repeat(np.arange(documents), counts), ids, documents, shape.labels)
 

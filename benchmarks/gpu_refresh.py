@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from gpu_clock import Peaks, begin_memory, median_seconds, peak_gib, synchronise
-from gpu_data import Shape, features_of, labels_of
+from gpu_data import labels_of
 
-from ray_xml import proxies
+from ray_xml import proxies, synth_shapes
 from ray_xml.config import build_config
 from ray_xml.embeddings import EmbeddingFile
 from ray_xml.exact_search import TorchSearch
@@ -23,16 +23,17 @@ from ray_xml.ranges import LocalRanges
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import split_rows
 from ray_xml.store import DataSet
-from ray_xml.store_write import DataSetWriter
+from ray_xml.synth import synthesise
+from ray_xml.synth_shapes import Statistics
 from ray_xml.training import Training
 
 _BLOCK = 65536  # embeddings made at a time
 _FOUND = 100  # labels searched for
 
 
-def proxy_row(name: str, shape: Shape, options: argparse.Namespace) -> dict[str, Any]:
+def proxy_row(name: str, shape: Statistics, options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of a cycle's centroids, of a pass of the fit, of the proxies with their index."""
-    device, documents = options.device, shape.documents
+    device, documents = options.device, shape.train
     labels = labels_of(shape, documents, seed=2)
     begin_memory(device)
     with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +66,7 @@ def proxy_row(name: str, shape: Shape, options: argparse.Namespace) -> dict[str,
 
 
 def search_row(
-    name: str, shape: Shape, peaks: Peaks, options: argparse.Namespace
+    name: str, shape: Statistics, peaks: Peaks, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Queries a second of the products with their selection, and of the index around them."""
     device, random = options.device, np.random.default_rng(0)
@@ -78,8 +79,8 @@ def search_row(
     begin_memory(device)
     seconds = _products_alone(vectors, queries, options)
     memory = peak_gib(device)
-    gpu = True if device.type == "cuda" else None
-    index = LabelIndex(np.arange(shape.labels, dtype=np.int32), vectors, gpu=gpu)
+    on_gpu = device.type == "cuda"
+    index = LabelIndex(np.arange(shape.labels, dtype=np.int32), vectors, gpu=on_gpu)
     whole = median_seconds(lambda: index.search(queries, _FOUND), device, warm_up=1, repeats=3)
     flops = 2 * len(queries) * shape.labels * options.dim
     return {
@@ -101,7 +102,7 @@ def _products_alone(vectors: np.ndarray, queries: np.ndarray, options: argparse.
     return median_seconds(lambda: bare.search(queries, _FOUND), options.device, repeats=3)
 
 
-def epoch_rows(name: str, shape: Shape, options: argparse.Namespace) -> list[dict[str, Any]]:
+def epoch_rows(name: str, shape: Statistics, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Two epochs of ``Training`` on made documents, with a refresh before each: one row an epoch.
 
     Batches are of the largest size asked for.
@@ -135,8 +136,9 @@ def epoch_rows(name: str, shape: Shape, options: argparse.Namespace) -> list[dic
                 {
                     "shape": name,
                     "epoch": line["epoch"],
-                    "documents": shape.documents,
+                    "documents": shape.train,
                     "loss": line["loss"],
+                    "candidates": line["candidates_per_step"],
                     "documents_per_second": line["docs_per_second"],
                     "seconds": line["seconds"],
                     "peak_gib": peak_gib(device),
@@ -145,16 +147,10 @@ def epoch_rows(name: str, shape: Shape, options: argparse.Namespace) -> list[dic
     return rows
 
 
-def _data_set(path: Path, name: str, shape: Shape) -> DataSet:
-    with DataSetWriter(
-        path, name=name, num_features=shape.features, num_labels=shape.labels
-    ) as writer:
-        for seed, (split, documents) in enumerate(
-            (("train", shape.documents), ("test", min(1000, shape.documents)))
-        ):
-            with writer.split(split, leave_out_empty=False) as part:
-                part.append(
-                    features_of(shape, documents, seed=10 + 2 * seed),
-                    labels_of(shape, documents, seed=11 + 2 * seed),
-                )
+def _data_set(path: Path, name: str, shape: Statistics) -> DataSet:
+    """Documents whose words tell their labels, of the published set's shape."""
+    asked = {**shape._asdict(), "documents": shape.train, "test_documents": 1}
+    del asked["train"], asked["test"]
+    wanted = synth_shapes.shape(asked=asked)
+    synthesise(path, wanted, name=name)
     return DataSet.open(path)

@@ -20,12 +20,13 @@ import torch
 import torch.distributed as dist
 from gpu_clock import Peaks, begin_memory, median_seconds, peak_gib, synchronise
 from gpu_counts import DRAWN, SHORTLIST, Combination, count
-from gpu_data import Shape, features_of, labels_of
+from gpu_data import features_of, labels_of
 
 from ray_xml.batches import Batch, BatchMaker
 from ray_xml.classifier import Classifier, ClassifierConfig, product_type
 from ray_xml.encoder import Encoder, EncoderConfig
 from ray_xml.exchange import Exchange
+from ray_xml.synth_shapes import Statistics
 
 COMBINATIONS = (("float32", "adam"), ("bfloat16", "adam_row"))
 _RATE = 0.005
@@ -55,7 +56,7 @@ class Stepper:
 
     def __init__(
         self,
-        shape: Shape,
+        shape: Statistics,
         how: tuple[str, str],
         exchange: Exchange,
         device: torch.device,
@@ -72,9 +73,7 @@ class Stepper:
         table = torch.randn(shape.features, dim, device=device) / dim**0.5
         self.encoder = Encoder(EncoderConfig(dim=dim), table, exchange, seed=0)
         counts, documents = np.ones(shape.labels), batch * batches
-        self.classifier = Classifier(
-            (0, shape.labels), dim, counts, shape.documents, device, config
-        )
+        self.classifier = Classifier((0, shape.labels), dim, counts, shape.train, device, config)
         self.maker = BatchMaker(
             features_of(shape, documents, seed=1),
             labels_of(shape, documents, seed=2),
@@ -119,7 +118,7 @@ class Stepper:
 
 
 def measure(
-    name: str, shape: Shape, how: tuple[str, str], peaks: Peaks, options: argparse.Namespace
+    name: str, shape: Statistics, how: tuple[str, str], peaks: Peaks, options: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
     """One row a batch size."""
     device = options.device
@@ -164,14 +163,11 @@ def _timed(
 
     seconds = median_seconds(steps, device, repeats=options.repeats) / len(ready)
     kind = product_type("auto", device)
-    rows = [batch.candidates.rows for batch in ready]
-    mean = statistics.fmean(
-        len(stepper.classifier.weight) if one is None else len(one) for one in rows
-    )
+    candidates = round(statistics.fmean(batch.candidates.count for batch in ready))
     counts = count(
         Combination(*how, kind),
         documents=stepper.batch,
-        candidates=round(mean),
+        candidates=candidates,
         dim=options.dim,
         tokens=round(statistics.fmean(len(batch.tokens.tokens) for batch in ready)),
         occurrences=round(statistics.fmean(len(batch.tokens.forward.ids) for batch in ready)),
@@ -179,7 +175,7 @@ def _timed(
     # The least time at the measured peaks, products and traffic each by themselves.
     products = counts.low / peaks.product_rate(kind) + counts.full / peaks.float32
     return {
-        "candidates": round(mean),
+        "candidates": candidates,
         "product": str(kind).removeprefix("torch."),
         "ms": 1000 * seconds,
         "loop_ms": 1000 * stepper.loop_seconds(),

@@ -7,7 +7,7 @@ of each pair that a search found, and searches on the CPU. Both are slower here 
 from __future__ import annotations
 
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
@@ -21,6 +21,8 @@ def stand_in() -> bool:
         for function in (swig_ptr, fvec_inner_products_by_idx, knn, omp_set_num_threads):
             setattr(module, function.__name__, function)
         module.METRIC_INNER_PRODUCT = 0  # type: ignore[attr-defined]
+        settings = SimpleNamespace(distance_compute_blas_threshold=0)
+        module.cvar = settings  # type: ignore[attr-defined]
         sys.modules["faiss"] = module
         return True
     return False

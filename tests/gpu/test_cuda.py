@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from made import make_config, make_data_set
+from made import begin_cycle, make_config, make_data_set
 
 from ray_xml import lean_adam
 from ray_xml.bags import bags_of, sum_bags, transposed_bags
 from ray_xml.classifier import Candidates, Classifier, ClassifierConfig
-from ray_xml.embeddings import EmbeddingFile
 from ray_xml.encoder import Encoder, EncoderConfig, TokenBatch
 from ray_xml.exchange import Exchange
 from ray_xml.hashing import dropout_factors
@@ -242,16 +241,12 @@ def test_steps_of_encoder_and_classifier(negatives: str, storage: str) -> None:
 # ---- proxies, exchange, training -----------------------------------------------------------------
 
 
-def test_label_range(tmp_path: Path) -> None:
+def test_label_range() -> None:
     embeddings = np.random.default_rng(3).standard_normal((DOCUMENTS, DIM)).astype(np.float16)
-    file = EmbeddingFile(tmp_path / "cycle-0000.f16", DOCUMENTS, DIM)
-    file.create()
-    file.write(0, embeddings)
-    file.sync()
     fits, gradients, answers = [], [], []
     for device in ("cpu", "cuda"):
         one = LabelRange((0, LABELS), TRUTH, device=device)
-        one.begin_cycle(0, file)
+        begin_cycle(LocalRanges([one]), 0, embeddings)
         gradients.append(one.pair_gradient(identity_map(DIM), 1, 0, 2))
         fits.append(fit(one, ProxyConfig(passes=3), DIM, seed=0))
         one.set_proxies(fits[0][0])

@@ -74,7 +74,7 @@ def test_everything_runs_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert 0 < row["of_product_peak"] < 2
         assert row["flop_per_second"] == pytest.approx(1000 * row["flops"] / row["ms"])
         assert row["candidates"] <= row["labels"]
-    assert results["proxies"][0]["pairs"] == labels_of(SHAPE, SHAPE.documents, seed=2).nnz
+    assert results["proxies"][0]["pairs"] == labels_of(SHAPE, SHAPE.train, seed=2).nnz
     assert results["search"][0]["queries_per_second"] > 0
     assert [row["epoch"] for row in results["epochs"]] == [1, 2]
     assert all("shortlist" in row["seconds"] for row in results["epochs"])
@@ -86,8 +86,8 @@ def test_everything_runs_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_unknown_names_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        gpu.main(["--paper", "--shapes", "AmazonTitles-670"])
-    assert "'AmazonTitles-670' is none of" in capsys.readouterr().err
+        gpu.main(["--paper", "--shapes", "amazontitles-670"])
+    assert "'amazontitles-670' is none of" in capsys.readouterr().err
 
 
 def test_the_paper_table_has_a_row_a_case() -> None:
@@ -97,10 +97,9 @@ def test_the_paper_table_has_a_row_a_case() -> None:
 
 def test_flops_are_those_that_torch_counts(stepper: Stepper) -> None:
     batch = stepper.make(0)
-    assert batch.candidates.rows is not None
     with FlopCounterMode(display=False) as counter:
         stepper.step(batch)
-    candidates, occurrences = len(batch.candidates.rows), len(batch.tokens.forward.ids)
+    candidates, occurrences = batch.candidates.count, len(batch.tokens.forward.ids)
     for product in (torch.float32, torch.bfloat16):
         counts = count(
             Combination("bfloat16", "adam_row", product),
@@ -117,10 +116,9 @@ def test_flops_are_those_that_torch_counts(stepper: Stepper) -> None:
 @pytest.mark.parametrize("product", [torch.float32, torch.bfloat16])
 def test_score_bytes_are_those_of_the_step(stepper: Stepper, product: torch.dtype) -> None:
     batch = stepper.make(0)
-    assert batch.candidates.rows is not None
     classifier = stepper.classifier
     classifier.product_type = product
-    scores = BATCH * len(batch.candidates.rows)
+    scores = BATCH * batch.candidates.count
     with Traffic(scores) as traffic:
         classifier.step(torch.randn(BATCH, DIM), batch.candidates, BATCH, 0.01)
     assert traffic.bytes == scores * score_bytes(product)
@@ -149,7 +147,7 @@ def test_made_rows_are_of_the_shape_asked_for() -> None:
     assert (features.num_rows, features.num_columns) == (500, SHAPE.features)
     assert labels.num_columns == SHAPE.labels
     assert labels.counts.min() >= 1
-    assert labels.counts.mean() == pytest.approx(SHAPE.labels_each, rel=0.1)
+    assert labels.counts.mean() == pytest.approx(SHAPE.labels_per_document, rel=0.1)
     for rows in (features, labels):
         for row in range(500):
             ids = rows.slice(row, row + 1).packed().ids

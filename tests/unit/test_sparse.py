@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 
 from ray_xml import sparse
-from ray_xml.sparse import Csr, Subset
+from ray_xml.sparse import Csr, Subset, distinct
 
 SHAPES = [(1, 1), (7, 5), (40, 30), (3, 200), (5, 1)]
 
@@ -225,3 +225,12 @@ def test_a_subset_leaves_its_matrix_where_it_is() -> None:
     subset = Subset(csr, np.array([2, 9]))
     assert subset.whole.ids is csr.ids
     assert not np.shares_memory(subset.slice(0, 2).ids, csr.ids)
+
+
+def test_distinct_numbers_are_those_of_numpy() -> None:
+    random = np.random.default_rng(0)
+    for size in (0, 1, 500):
+        numbers = random.integers(200, size=size, dtype=np.int32)
+        found = distinct(numbers)
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, np.unique(numbers))
