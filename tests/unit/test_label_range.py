@@ -11,7 +11,7 @@ import pytest
 import torch
 from made import begin_cycle, dense, proxies_of, random_csr
 
-from ray_xml import label_pairs, label_range
+from ray_xml import label_pairs, label_range, sparse
 from ray_xml.checkpoint import load_range
 from ray_xml.hashing import hash_32
 from ray_xml.label_range import LabelRange
@@ -20,7 +20,7 @@ from ray_xml.partition import Range
 from ray_xml.proxies import PairSums, identity_map
 from ray_xml.ranges import Block, LocalRanges
 from ray_xml.shortlist import ShortlistConfig
-from ray_xml.sparse import Csr
+from ray_xml.sparse import Csr, Subset
 
 DOCUMENTS, LABELS, DIM, BLOCK = 90, 40, 8, 32
 SOURCES = ("proxy", "classifier")
@@ -398,6 +398,22 @@ def test_float16_vectors_give_the_same_lists_up_to_rounding() -> None:
             rtol=1e-2,
             atol=1e-2,
         )
+
+
+def test_labels_may_be_a_part_of_those_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some rows of a larger matrix, in another order, taken a few at a time."""
+    monkeypatch.setattr(sparse, "_ROWS", 7)
+    monkeypatch.setattr(sparse, "_ENTRIES", 11)
+    order = np.random.default_rng(7).permutation(2 * DOCUMENTS)[:DOCUMENTS]
+    lists = [[38] for _ in range(2 * DOCUMENTS)]
+    for place, row in enumerate(order):
+        lists[row] = labels().slice(place, place + 1).packed().ids.tolist()
+    subset = Subset(Csr.from_lists(lists, LABELS), order)
+    ranges = LocalRanges([LabelRange(cut, subset) for cut in CUTS[1]])
+    begin_cycle(ranges, 0, embeddings())
+    ranges.set_proxies(affine())
+    expected = make(CUTS[1], with_rows=False)[1]
+    np.testing.assert_array_equal(proxies_of(ranges, LABELS), proxies_of(expected, LABELS))
 
 
 def test_rows_replace_those_of_before() -> None:
