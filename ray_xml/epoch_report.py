@@ -78,12 +78,15 @@ def report(state: RunState, metric: str, seconds: dict[str, float], memory: int)
 
 
 def _indexes(states: list[IndexState]) -> dict[str, Any]:
-    """By source: the kinds in use, and the least recall of the kinds first tried, in percent."""
+    """By source: the kinds in use, the least recall of them, and of those tried, in percent."""
     by_source: dict[str, Any] = {}
     for source in sorted({one.source for one in states}):
         some = [one for one in states if one.source == source]
+        kinds = sorted({kind for one in some for kind in one.tried})
+        tried = {k: min(one.tried[k] for one in some if k in one.tried) for k in kinds}
         by_source[source] = {
             "kinds": sorted({one.kind for one in some}),
             "recall": round(100.0 * min(one.recall for one in some), 2),
+            "tried": {kind: round(100.0 * recall, 2) for kind, recall in tried.items()},
         }
     return by_source

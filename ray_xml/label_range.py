@@ -25,6 +25,7 @@ from torch import Tensor
 from ray_xml.checkpoint import save_part
 from ray_xml.embeddings import EmbeddingFile
 from ray_xml.hashing import hash_32
+from ray_xml.label_index import Kind
 from ray_xml.label_pairs import each_chunk, row_sums
 from ray_xml.label_search import Found, queries_of, search_indexes
 from ray_xml.partition import Range
@@ -56,16 +57,21 @@ class IndexState:
     Attributes:
         source: ``proxy`` or ``classifier``.
         kind: in use.
-        recall: the share of the exact best labels that the kind first tried finds on a sample of
-            documents, within the range; 1 for an exact one. If it is below
-            ``shortlist.recall_floor`` the kind in use is ``flat``.
+        tried: the approximate kinds tried in this refresh, each with the share of the exact best
+            labels that it finds on a sample of documents, within the range. The last one is in
+            use if it reaches ``shortlist.recall_floor``.
         nbytes: bytes of the vectors and of what is kept beside them.
     """
 
     source: str
-    kind: str
-    recall: float
+    kind: Kind
+    tried: dict[Kind, float]
     nbytes: int
+
+    @property
+    def recall(self) -> float:
+        """That of the kind in use."""
+        return 1.0 if self.kind == "flat" else self.tried.get(self.kind, 1.0)
 
 
 class LabelRange:
@@ -111,6 +117,7 @@ class LabelRange:
         self._fitted_to = self._chosen(min(1.0, fit_labels / max(all_active, 1)))
         self._fitted_pairs = self._documents.take(self._fitted_to)
         self.cycle = -1
+        self._settled: dict[str, Kind] = {}  # the kind of index that reached the floor, by source
         self._z: Tensor | None = None  # float16 [N, D]
         self._vectors: np.ndarray | None = None  # [active, D]: centroids, then proxies
         self._parts: _Parts | None = None
@@ -244,19 +251,23 @@ class LabelRange:
     def _index(self, source: str, vectors: np.ndarray) -> LabelIndex:
         # Where FAISS was built without a GPU, torch searches on this one.
         on_gpu = self.device.type == "cuda"
-        return LabelIndex(self.labels, vectors, self._config.index_for(source), on_gpu)
+        config = self._config.index_for(source)
+        if source in self._settled:
+            config = config.model_copy(update={"index": self._settled[source]})
+        return LabelIndex(self.labels, vectors, config, on_gpu)
 
     def _checked(self, source: str, index: LabelIndex) -> IndexState:
         """Measures the index on a sample of the documents, and gives up one that misses much."""
-        recall = 1.0
+        tried: dict[Kind, float] = {}
         if source in self._config.sources and index.kind != "flat":
             count = self._documents.num_columns
             sample = np.linspace(0, count - 1, min(count, self._config.index_sample))
             unit_nD, extended = queries_of(self._take(sample.astype(np.int64)).cpu().numpy())
             queries = unit_nD if source == "proxy" else extended
-            k, floor = self._config.listed, self._config.recall_floor
-            recall, _ = index.checked(queries, k, floor)
-        return IndexState(source, index.kind, recall, index.nbytes)
+            tried = index.checked(queries, self._config.listed, self._config.recall_floor)
+            # What missed the floor once is not built again in this run.
+            self._settled[source] = index.kind
+        return IndexState(source, index.kind, tried, index.nbytes)
 
     def _chosen(self, share: float) -> np.ndarray:
         """int64: places of the active labels that g is fitted to."""
