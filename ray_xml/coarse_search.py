@@ -26,6 +26,21 @@ _QUERIES = 1024  # searched at a time: bounds the candidates held
 _GPU_MOST = 2048  # the largest k of FAISS on a GPU
 
 
+def beside_bytes(count: int, dim: int, kind: str) -> int:
+    """Bytes that a kind keeps beside ``count`` vectors: codes and, under ``ivf``, the vectors'
+    numbers and the lists' centres. FAISS lets lists grow by doubling: half as much again."""
+    held = count * (-(-dim // 2) // 2)
+    if kind != "ivf":
+        return held
+    return (held + 8 * count) * 3 // 2 + 4 * dim * max(1, round(count**0.5))
+
+
+def training_bytes(count: int, dim: int) -> int:
+    """Bytes of the sample that an index is trained on: as it is taken, and without its mean."""
+    lists = max(1, round(count**0.5))
+    return 2 * 4 * dim * min(count, max(_SAMPLE, 40 * lists))
+
+
 class CoarseSearch:
     """Scores from codes: of the right size, but to be refined."""
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from ray_xml.checkpoint import save_part
 from ray_xml.embeddings import EmbeddingFile
 from ray_xml.hashing import hash_32
+from ray_xml.heap import give_back
 from ray_xml.label_pairs import each_chunk, row_sums
 from ray_xml.label_search import Found, queries_of, search_indexes
 from ray_xml.partition import Range
@@ -114,6 +115,7 @@ class LabelRange:
         self._z: Tensor | None = None  # float16 [N, D]
         self._vectors: np.ndarray | None = None  # [active, D]: centroids, then proxies
         self._parts: _Parts | None = None
+        give_back()
         self._proxies: LabelIndex | None = None
         self._row_vectors: np.ndarray | None = None  # [active, D + 1]
         self._rows: LabelIndex | None = None
@@ -176,6 +178,7 @@ class LabelRange:
             places = np.arange(low, min(low + _LABELS, len(self._active)))
             mapped = _map(self._centroids(places), affine)
             self._vectors[places] = F.normalize(mapped, dim=1).cpu().numpy()
+        give_back()
         self._proxies = LabelIndex(self.labels, self._vectors, self._config.index_for("proxy"))
         return self._checked("proxy", self._proxies)
 
@@ -250,6 +253,7 @@ class LabelRange:
             queries = unit_nD if source == "proxy" else extended
             k, floor = self._config.listed, self._config.recall_floor
             recall, _ = index.checked(queries, k, floor)
+        give_back()
         return IndexState(source, index.kind, recall, index.nbytes)
 
     def _chosen(self, share: float) -> np.ndarray:

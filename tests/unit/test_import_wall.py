@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 # Lowest first. A module imports modules of layers before its own, and none beside it.
 LAYERS = [
     ["ray_xml", "ray_xml.errors"],
-    ["ray_xml.config", "ray_xml.partition", "ray_xml.sparse", "ray_xml.hashing"],
+    ["ray_xml.config", "ray_xml.partition", "ray_xml.sparse", "ray_xml.hashing", "ray_xml.heap"],
     [
         "ray_xml.row_adam",
         "ray_xml.lean_adam",
@@ -93,6 +93,12 @@ LAYERS = [
     ["ray_xml.run_state"],
     ["ray_xml.epoch_report"],
     ["ray_xml.training"],
+    ["ray_xml.plan_parts", "ray_xml.plan_counts"],
+    ["ray_xml.plan_memory", "ray_xml.plan_traffic"],
+    ["ray_xml.plan"],
+    ["ray_xml.plan_fit", "ray_xml.plan_probe"],
+    ["ray_xml.plan_text"],
+    ["ray_xml.plan_cli"],
     ["ray_xml.cluster"],  # and everything in it
     ["ray_xml.cli"],
     ["jobs"],
