@@ -110,7 +110,10 @@ def compare(made: Plan, usage: process_tree.Usage, sent: list[float]) -> Check:
     rows.append(("Ray's own", others, usage.peak_pss - ours))
     rows.append(("all at one moment", made.needs[0].train_together, usage.peak_pss))
     off = [rows[-1][0]] if _off(*rows[-1][1:]) > MEMORY_TOLERANCE else []
-    expected = [made.traffic.step_first if e % made.config.training.cycle_epochs == 0 else made.traffic.step for e in range(len(sent))]
+    expected = [
+        made.traffic.step_first if e % made.config.training.cycle_epochs == 0 else made.traffic.step
+        for e in range(len(sent))
+    ]
     for epoch, (want, have) in enumerate(zip(expected, sent, strict=True)):
         rows.append((f"sent a step, epoch {epoch + 1}", want, have))
         if _off(want, have) > TRAFFIC_TOLERANCE:
@@ -140,9 +143,8 @@ def table(results: dict[str, Check]) -> str:
         for what, planned, measured in result.rows:
             share = (planned - measured) / measured if measured else 0.0
             form = ".3f" if what.startswith("sent") else ",.0f"
-            lines.append(
-                f"| {name} | {what} | {planned / MIB:{form}} | {measured / MIB:{form}} | {share:+.1%} |"
-            )
+            sizes = f"{planned / MIB:{form}} | {measured / MIB:{form}}"
+            lines.append(f"| {name} | {what} | {sizes} | {share:+.1%} |")
     return "\n".join(lines)
 
 

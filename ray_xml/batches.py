@@ -104,9 +104,7 @@ class BatchMaker:
             count,
         )
 
-    def _drawn(
-        self, stream: tuple[int, int], listed: np.ndarray, labels: Csr
-    ) -> np.ndarray | None:
+    def _drawn(self, stream: tuple[int, int], listed: np.ndarray, labels: Csr) -> np.ndarray | None:
         """int32: the labels drawn for one batch, the same on every worker."""
         if self.negatives == "shortlist":
             return None

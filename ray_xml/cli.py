@@ -1,4 +1,4 @@
-"""The command line: ``ray-xml prepare | synth | plan | train | evaluate | predict | export | examples``.
+"""The command line: ``ray-xml prepare | synth | plan | train | evaluate | predict | export | …``.
 
 Exit status: 0 done, 1 an error that the message explains, 2 a wrong call, 130 interrupted.
 Imports happen inside the commands, so that ``--help`` and wrong calls answer at once.

@@ -32,13 +32,20 @@ def beside_bytes(count: int, dim: int, kind: str) -> int:
     held = count * (-(-dim // 2) // 2)
     if kind != "ivf":
         return held
-    return (held + 8 * count) * 3 // 2 + 4 * dim * max(1, round(count**0.5))
+    return (held + 8 * count) * 3 // 2 + 4 * dim * _lists(count)
 
 
 def training_bytes(count: int, dim: int) -> int:
     """Bytes of the sample that an index is trained on: as it is taken, and without its mean."""
-    lists = max(1, round(count**0.5))
-    return 2 * 4 * dim * min(count, max(_SAMPLE, 40 * lists))
+    return 2 * 4 * dim * _sample(count)
+
+
+def _lists(count: int) -> int:
+    return max(1, round(float(count) ** 0.5))
+
+
+def _sample(count: int) -> int:
+    return min(count, max(_SAMPLE, 40 * _lists(count)))
 
 
 class CoarseSearch:
@@ -64,8 +71,7 @@ class CoarseSearch:
         assert count >= FEWEST, f"{count} vectors are too few to train on"
         self._codes = -(-self._dim // numbers)  # a vector's
         self._width = self._codes * numbers
-        lists = max(1, round(count**0.5))
-        size = min(count, max(_SAMPLE, 40 * lists))
+        lists, size = _lists(count), _sample(count)
         chosen = np.random.default_rng(_SEED).choice(count, size, replace=False)
         sample = widen(vectors[np.sort(chosen)], np.empty((size, self._dim), np.float32))
         self._mean = sample.mean(0)

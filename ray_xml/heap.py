@@ -1,7 +1,7 @@
 """Giving freed memory back to the system.
 
-The C library keeps what is freed below something that still lives. A process whose steps make and
-drop blocks of tens of megabytes, with a thread beside that makes the next batch, so grows far beyond
+The C library keeps what is freed below something that still lives. So a process whose steps make
+and drop blocks of tens of megabytes, beside a thread that makes the next batch, grows far beyond
 what it holds at any moment: by 8 MB a step, measured over an epoch with 18,000 candidates.
 """
 

@@ -10,7 +10,6 @@ Nothing is started and nothing is written. ``benchmarks/plan_check.py`` holds pl
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,7 +148,11 @@ def plan(config: RunConfig, counts: Counts, nodes: Nodes | None = None) -> Plan:
         (traffic(config, fitted, product.itemsize, r) for r in range(min(resources.workers, 2))),
         key=lambda one: one.step,
     )
-    problems = [*_too_few(config, nodes), *_too_full(needs, nodes), *_gpus_too_full(processes, nodes)]
+    problems = [
+        *_too_few(config, nodes),
+        *_too_full(needs, nodes),
+        *_gpus_too_full(processes, nodes),
+    ]
     warnings = [
         f"node {need.number}: {gib(need.cache)} of files cannot all stay in memory beside "
         f"{gib(need.peak)}: reading them again takes time"
@@ -157,7 +160,15 @@ def plan(config: RunConfig, counts: Counts, nodes: Nodes | None = None) -> Plan:
         if need.peak <= USABLE * nodes.memory < need.peak + need.cache
     ]
     return Plan(
-        config, counts, nodes, processes, needs, sent, round(float(likely.sum())), problems, warnings
+        config,
+        counts,
+        nodes,
+        processes,
+        needs,
+        sent,
+        round(float(likely.sum())),
+        problems,
+        warnings,
     )
 
 
@@ -226,16 +237,15 @@ def gib(count: float) -> str:
 
 
 def _memory_here() -> int:
-    """Bytes of this machine: of the kernel's account, or of this process's control group, if less."""
+    """Bytes of this machine: by the kernel, or by this process's control group, if less."""
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         if line.startswith("MemTotal:"):
             total = int(line.split()[1]) * 1024
             break
     else:
         raise ConfigError("/proc/meminfo does not say how much memory there is; give --memory")
-    read: Callable[[str], str] = lambda name: Path("/sys/fs/cgroup", name).read_text("ascii").strip()
     try:
-        limit = read("memory.max")
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
     except OSError:
         return total
     return min(total, int(limit)) if limit.isdigit() else total

@@ -54,8 +54,8 @@ class Counts:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of train's file: ids and values of features, ids of labels, offsets of both."""
-        return 8 * self.entries + 4 * self.pairs + 16 * (self.documents + 1)
+        """Bytes of train's file: ids and values of features, ids of labels, offsets of each."""
+        return 8 * self.entries + 4 * self.pairs + 24 * (self.documents + 1)
 
     @staticmethod
     def of_data(data: DataSet) -> Counts:

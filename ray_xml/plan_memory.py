@@ -17,10 +17,10 @@ from ray_xml.blend import NAMES
 from ray_xml.coarse_search import beside_bytes, training_bytes
 from ray_xml.lexical_file import build_bytes, file_bytes
 from ray_xml.plan_counts import Counts
-from ray_xml.plan_parts import CYCLE, PHASES, RUN, WORK, Process
+from ray_xml.plan_parts import CYCLE, PHASES, RUN, WORK, Kind, Process
 from ray_xml.refresh import BLOCK, FITTED_TO, block_of_rows
 from ray_xml.run_config import RunConfig
-from ray_xml.shortlists import stretch
+from ray_xml.shortlists import stretch_of
 
 MIB = 2**20
 
@@ -52,7 +52,7 @@ def expected_candidates(config: RunConfig, counts: Counts) -> np.ndarray:
     settings, batch, labels = config.classifier, config.training.batch, counts.labels
     missed = np.log1p(-np.minimum(counts.label_counts / counts.documents, 1 - 1e-9)) * batch
     if settings.uses_shortlists(labels):
-        active = np.count_nonzero(counts.label_counts)
+        active = int(np.count_nonzero(counts.label_counts))
         listed = batch * config.shortlist.width
         missed = missed - (counts.label_counts > 0) * (listed / max(active, 1))
     drawn = 0 if settings.negatives == "shortlist" else settings.drawn
@@ -72,7 +72,7 @@ def driver() -> Process:
 
 
 def ray_processes(node: int, cpus: int, busy: int) -> Process:
-    """Ray's own on a node; ``busy`` of the processes that it starts, one a CPU, work for the run."""
+    """Ray's own on a node. It starts a process a CPU, of which ``busy`` work for the run."""
     one = Process("Ray", node)
     one.add("raylet and agents", NODE, RUN)
     busy += 6 if node == 0 else 0  # the actors of Train
@@ -102,7 +102,7 @@ def worker(
     """
     size, dim, batch = config.resources.workers, config.encoder.dim, config.training.batch
     on_gpu = config.resources.gpus_per_worker > 0
-    kind = "gpu" if on_gpu else "memory"
+    kind: Kind = "gpu" if on_gpu else "memory"
     one = Process(f"worker {rank}", node, config.resources.gpus_per_worker)
     low, high = partition.even(dim, size)[rank]
     first, last = partition.label_ranges(counts.label_counts, size)[rank]
@@ -129,9 +129,11 @@ def worker(
     if not on_gpu:
         # Freed blocks and the next batch between two calls of heap.give_back: as much again.
         one.add("a step: what the heap keeps", step, ("train",))
-    one.add("a step: bags and gradients of tokens", _tokens(config, counts, columns), ("train",), kind)
+    one.add(
+        "a step: bags and gradients of tokens", _tokens(config, counts, columns), ("train",), kind
+    )
     if settings.uses_shortlists(labels):
-        share = stretch(batch) // size * config.shortlist.width * 12
+        share = stretch_of(batch) // size * config.shortlist.width * 12
         one.add("shortlists under way", 5 * share * (1 + config.resources.label_shards), ("train",))
     one.add("encoding a block", _encoding(counts, dim, size), ("proxies", "validate"), kind)
     item = config.shortlist.dtype(labels).itemsize
@@ -153,28 +155,31 @@ def shard(config: RunConfig, counts: Counts, number: int, node: int) -> Process:
     on_gpu = config.resources.gpus_per_shard > 0
     one.add("interpreter and libraries", SHARD, RUN)
     one.add("its labels' documents", 4 * pairs + 16 * active, RUN)
-    all_active = max(1, np.count_nonzero(counts.label_counts))
+    all_active = max(1, int(np.count_nonzero(counts.label_counts)))
     share = min(1.0, config.proxy.labels / all_active)
     one.add("those that proxies are fitted to", share * (4 * pairs + 16 * active), RUN)
     # The columns as they are taken, with ones, by rows and turned.
     one.add("turning labels and documents", 20 * pairs + 16 * counts.labels, ("shards start",))
     one.add("centroids, then proxies", active * dim * item, CYCLE)
-    sends = True  # every run ends with a refresh that scores by classifier rows
-    one.add("classifier rows", sends * active * (dim + 1) * item, CYCLE)
+    # Every run ends with a refresh that scores by classifier rows.
+    one.add("classifier rows", active * (dim + 1) * item, CYCLE)
     searched = ("proxy", "classifier") if shortlist.source == "both" else (shortlist.source,)
     for source, width in (("proxy", dim), ("classifier", dim + 1)):
         kind = shortlist.kind(active, on_gpu) if source in searched and shortlist.width else "flat"
         if kind != "flat":
-            name = "proxies" if source == "proxy" else "rows"
+            name = "proxies" if source == "proxy" else "rows"  # and the phase that makes it
             one.add(f"index over {name}", beside_bytes(active, width, kind), CYCLE)
-            made = "proxies" if source == "proxy" else "rows"
-            one.add("training an index", training_bytes(active, width), (made,))
+            one.add("training an index", training_bytes(active, width), (name,))
         elif on_gpu:
             one.add(f"vectors of {source}", active * width * item, CYCLE, "gpu")
     one.add("labels' numbers", 20 * active, CYCLE)
     block = min(active, _SHARD_BLOCK) * dim * 4
     one.add("mapping centroids", 8 * block, ("proxies",))
-    one.add("searching: blocks of vectors and queries", 2 * block + 4 * BLOCK * dim * 4, ("validate", "train"))
+    one.add(
+        "searching: blocks of vectors and queries",
+        2 * block + 4 * BLOCK * dim * 4,
+        ("validate", "train"),
+    )
     one.add("a part of a checkpoint", min(_PIECE, high - low) * dim * item, ("checkpoint",))
     if on_gpu:
         one.add("documents' embeddings", 2 * counts.documents * dim, CYCLE, "gpu")
@@ -228,7 +233,9 @@ def _files(
     one.add("data set", counts.nbytes, phases, "cache")
     lists = config.classifier.uses_shortlists(counts.labels)
     if lists and config.training.cycle_epochs > 1 and "train" in phases:
-        one.add("shortlists' file", 4 * counts.documents * config.shortlist.width, ("train",), "cache")
+        one.add(
+            "shortlists' file", 4 * counts.documents * config.shortlist.width, ("train",), "cache"
+        )
 
 
 def _held(config: RunConfig, counts: Counts) -> int:

@@ -138,7 +138,9 @@ class NodeNeed:
 def need_of(number: int, processes: Iterable[Process]) -> NodeNeed:
     """What the processes on a node need together."""
     own = [one for one in processes if one.node == number]
-    held = {phase: sum(one.at(phase) for one in own) + _shared(own, phase, "store") for phase in PHASES}
+    held = {
+        phase: sum(one.at(phase) for one in own) + _shared(own, phase, "store") for phase in PHASES
+    }
     cached = {phase: _shared(own, phase, "cache") for phase in PHASES}
     phase = max(PHASES, key=lambda name: held[name])
     return NodeNeed(

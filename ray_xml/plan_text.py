@@ -49,8 +49,19 @@ def _process(one: Process, shown: set[str]) -> list[str]:
     shown.add(kind)
     for part in one.parts:
         always = set(RUN[3:]) <= set(part.phases) or part.phases == ("evaluate",)
-        when = "" if always else ", ".join(part.phases) if len(part.phases) < 3 else f"from {part.phases[0]}"
-        where = {"memory": "", "cache": "file in the page cache", "store": "object store", "gpu": "GPU"}
+        when = (
+            ""
+            if always
+            else ", ".join(part.phases)
+            if len(part.phases) < 3
+            else f"from {part.phases[0]}"
+        )
+        where = {
+            "memory": "",
+            "cache": "file in the page cache",
+            "store": "object store",
+            "gpu": "GPU",
+        }
         notes = "; ".join(note for note in (where[part.kind], when) if note)
         lines.append(f"    {part.name:<{_WIDTH}} {gib(part.nbytes):>10}  {notes}".rstrip())
     return lines
@@ -69,7 +80,11 @@ def _traffic(made: Plan) -> list[str]:
     lines = [
         f"{training.total} epochs of {sent.steps:,} steps, {sent.refreshes} refreshes; "
         f"a worker sends {sent.step:,.0f} bytes a step"
-        + (f" ({sent.step_first:,.0f} in a cycle's first epoch)" if sent.step_first > sent.step else ""),
+        + (
+            f" ({sent.step_first:,.0f} in a cycle's first epoch)"
+            if sent.step_first > sent.step
+            else ""
+        ),
         "a refresh sends, all workers and label shards together:",
     ]
     return lines + [

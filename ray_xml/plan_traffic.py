@@ -12,7 +12,7 @@ from ray_xml.partition import even
 from ray_xml.plan_counts import Counts
 from ray_xml.refresh import BLOCK
 from ray_xml.run_config import RunConfig
-from ray_xml.shortlists import stretch
+from ray_xml.shortlists import stretch_of
 
 _LOSSES = 16  # steps from one summing of losses to the next (``training``)
 
@@ -65,7 +65,7 @@ def traffic(config: RunConfig, counts: Counts, product: int, rank: int = 0) -> T
     sent += -(-steps // _LOSSES) * (summed // size * 4) + summed * steps // size * 4
     gathered = 0
     if lists:
-        length = stretch(batch)
+        length = stretch_of(batch)
         for start in range(0, documents, length):
             rows = -(-min(length, documents - start) // size)
             gathered += rows * config.shortlist.width * (size - 1) * 4
