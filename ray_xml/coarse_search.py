@@ -12,6 +12,7 @@ their order alone, and without it the lists part vectors better: classifier rows
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import faiss
@@ -41,7 +42,7 @@ def training_bytes(count: int, dim: int) -> int:
 
 
 def _lists(count: int) -> int:
-    return max(1, round(float(count) ** 0.5))
+    return max(1, round(math.sqrt(count)))
 
 
 def _sample(count: int) -> int:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from made import make_config, train
 
+from ray_xml.coarse_search import CoarseSearch, beside_bytes, training_bytes
 from ray_xml.errors import ConfigError
 from ray_xml.exchange import Exchange
 from ray_xml.label_range import LabelRange
@@ -83,6 +84,15 @@ def test_a_label_shard_holds_what_is_planned(data: DataSet, tmp_path: Path) -> N
     assert file >= RunFolder(tmp_path / "run").neighbors_file.stat().st_size - 4096
     sizes = [path.stat().st_size for path in (tmp_path / "run" / "embeddings").iterdir()]
     assert [part(made, "label shard 0", "embeddings' file")] == sizes
+
+
+@pytest.mark.parametrize("kind", ["pq", "ivf"])
+def test_an_index_keeps_what_is_planned_beside_its_vectors(kind: Any) -> None:
+    vectors = np.random.default_rng(0).standard_normal((3000, 20), np.float32)
+    held = CoarseSearch(vectors, kind, 8).nbytes
+    # FAISS counts what is in the lists; what they have room for comes on top.
+    assert held <= beside_bytes(3000, 20, kind) <= 1.5 * held
+    assert training_bytes(3000, 20) == 2 * vectors.nbytes
 
 
 def test_candidates_are_those_that_batches_have(data: DataSet) -> None:
