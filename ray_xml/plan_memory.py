@@ -207,6 +207,8 @@ def evaluate(config: RunConfig, counts: Counts) -> Process:
         sources = len(config.shortlist.sources)
         one.add("index", sources * beside_bytes(active, dim, kind), phases)
         one.add("training an index", training_bytes(active, dim), phases)
+    part = config.classifier.weight_bytes(counts.labels, dim) // config.resources.workers
+    one.add("a part of the checkpoint as it is read", part, phases, "cache")
     one.add("a block of documents", _evidence(config, BLOCK // 2, 1), phases)
     _files(one, config, counts, cut_entries(config, counts), phases)
     return one
