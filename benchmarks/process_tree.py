@@ -44,6 +44,7 @@ class Usage:
         root_rss: bytes, the peak of the command's own process.
         processes: how many were seen.
         samples: how many looks the peaks come from.
+        roles: title → memory of the processes with it, see ``role_of``.
     """
 
     status: int
@@ -54,6 +55,24 @@ class Usage:
     root_rss: int
     processes: int
     samples: int
+    roles: dict[str, Role] = field(default_factory=dict)
+
+
+@dataclass
+class Role:
+    """The processes of a tree that do the same work, as far as their titles tell.
+
+    Attributes:
+        processes: how many were seen.
+        largest: bytes, the largest PSS that any of them had.
+        peak: bytes, the largest sum of their PSS at one moment.
+        at_peak: bytes, the sum of their PSS at the moment when the whole tree's was the largest.
+    """
+
+    processes: int = 0
+    largest: int = 0
+    peak: int = 0
+    at_peak: int = 0
 
 
 def run(command: Sequence[str], *, env: Mapping[str, str], log: Path) -> Usage:
@@ -95,6 +114,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str], log: Path) -> Usage:
         root_rss=tree.root_rss,
         processes=len(tree.cpu_ticks),
         samples=tree.samples,
+        roles=tree.roles(),
     )
 
 
@@ -145,20 +165,51 @@ class ProcessTree:
     samples: int = 0
     cpu_ticks: dict[tuple[int, int], int] = field(default_factory=dict)
     _pss: dict[int, _Pss] = field(default_factory=dict)
+    _titles: dict[int, str] = field(default_factory=dict)
+    _roles: dict[str, Role] = field(default_factory=dict)
 
     def look(self) -> None:
         """Takes one sample."""
         alive = self.members()
         pss = rss = 0
+        by_role: dict[str, int] = {}
         for one in alive:
             self.cpu_ticks[one.pid, one.started] = one.ticks
             resident = resident_bytes(one.pid)
             rss += resident
             if one.pid == self.root:
                 self.root_rss = max(self.root_rss, resident)
-            pss += self._proportional(one.pid, resident)
+            own = self._proportional(one.pid, resident)
+            pss += own
+            role = self._title(one.pid)
+            by_role[role] = by_role.get(role, 0) + own
+            known = self._roles.setdefault(role, Role())
+            known.largest = max(known.largest, own)
+        for role, own in by_role.items():
+            self._roles[role].peak = max(self._roles[role].peak, own)
+        if pss > self.peak_pss:
+            for role, known in self._roles.items():
+                known.at_peak = by_role.get(role, 0)
         self.peak_pss, self.peak_rss = max(self.peak_pss, pss), max(self.peak_rss, rss)
         self.samples += 1
+
+    def roles(self) -> dict[str, Role]:
+        """The memory of the processes seen so far, by their last titles."""
+        for known in self._roles.values():
+            known.processes = 0
+        for title in self._titles.values():
+            self._roles[title].processes += 1
+        return {role: known for role, known in self._roles.items() if known.processes}
+
+    def _title(self, pid: int) -> str:
+        """Ray's workers are renamed when they are given something to do, for good."""
+        known = self._titles.get(pid, "")
+        if pid == self.root:
+            known = "root"
+        elif not known.startswith("ray::") or known == "ray::IDLE":
+            known = role_of(pid)
+        self._titles[pid] = known
+        return known
 
     def _proportional(self, pid: int, resident: int) -> int:
         known, now = self._pss.get(pid), time.monotonic()
@@ -227,6 +278,23 @@ def proportional_bytes(pid: int) -> int | None:
     except OSError:
         pass
     return None
+
+
+def role_of(pid: int) -> str:
+    """What a process calls itself: Ray's own title up to the method (``ray::LabelShard``), else the
+    name of its program or, for Python, of its script or module."""
+    try:
+        words = (_PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        words = []
+    if not words or not words[0]:
+        return "unknown"
+    if words[0].startswith("ray::"):
+        return words[0].split(".")[0].split("(")[0].split()[0]
+    name = Path(words[0].split()[0]).name
+    if name.startswith("python"):
+        name = next((Path(word).name for word in words[1:] if word and word[0] != "-"), name)
+    return name
 
 
 def memory_measure() -> str:

@@ -111,7 +111,7 @@ class BatchMaker:
         total, count = self.labels.num_columns, self.random_negatives
         if self.candidates is not None:
             there = len(distinct(np.concatenate([listed[listed >= 0], labels.packed().ids])))
-            count = max(count, _draws(self.candidates, there, total))
+            count = max(count, draws(self.candidates, there, total))
         if count == 0:
             return None
         if count >= total:
@@ -120,7 +120,7 @@ class BatchMaker:
         return random.integers(total, size=count, dtype=np.int32)
 
 
-def _draws(wanted: int, there: int, total: int) -> int:
+def draws(wanted: int, there: int, total: int) -> int:
     """How many of ``total`` labels to draw, with repetition, so that ``there`` known ones become
     ``wanted``, as expected."""
     if wanted >= total:

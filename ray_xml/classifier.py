@@ -29,7 +29,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ray_xml.config import Section
-from ray_xml.lean_adam import LeanAdam, Second
+from ray_xml.lean_adam import LeanAdam, Second, moment_bytes
 from ray_xml.partition import Range
 from ray_xml.row_adam import RowAdam
 from ray_xml.sparse import Csr, distinct
@@ -80,6 +80,34 @@ class ClassifierConfig(Section):
         assert self.optimizer != "auto", "the config was not resolved against its data"
         kinds: dict[str, Second] = {"adam": "element", "adam_row": "row", "sgd": "none"}
         return kinds[self.optimizer]
+
+    @property
+    def item(self) -> int:
+        """Bytes of a number in the rows."""
+        assert self.storage != "auto", "the config was not resolved against its data"
+        return 2 if self.storage == "bfloat16" else 4
+
+    def weight_bytes(self, labels: int, dim: int) -> int:
+        """Bytes of the rows of so many labels, biases apart."""
+        return labels * dim * self.item
+
+    def moment_bytes(self, labels: int, dim: int) -> int:
+        """Bytes of the rows' moments, and of the biases with theirs."""
+        return moment_bytes(labels, dim, self.item, self.second) + 12 * labels
+
+    def step_bytes(self, batch: int, count: int, dim: int, product: torch.dtype) -> int:
+        """Bytes of what ``Classifier.step`` works with at its fullest, when the rows' gradient is
+        made: the candidates' rows as they are stored and in the products' type, two float32
+        matrices of scores (three with a mask), and the gradient before and after it is widened.
+
+        Args:
+            batch, count: B and C.
+        """
+        low = product.itemsize
+        rows = count * dim * (self.item + (low if low != self.item else 0))
+        scores = 4 * batch * count * (3 if self.negatives == "shortlist" else 2)
+        narrow = low if low < 4 else 0
+        return rows + scores + narrow * batch * count + (4 + narrow) * count * dim
 
     def uses_shortlists(self, num_labels: int) -> bool:
         """Whether shortlists have a say in which labels a batch trains."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ray_xml import __version__
 from ray_xml.errors import RayXmlError
+from ray_xml.plan_cli import add_plan
 
 if TYPE_CHECKING:
     from ray_xml.store_meta import DataSetMeta
@@ -79,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     synth.add_argument("--name", help="the data set's name (default: the folder's)")
     synth.add_argument("--overwrite", action="store_true", help="replace the data set in OUT")
     synth.set_defaults(command=_synth)
+
+    add_plan(commands)
 
     train = commands.add_parser("train", help="train, or go on with a run")
     train.add_argument("config", help="a YAML file, such as configs/default.yaml")

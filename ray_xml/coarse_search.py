@@ -12,6 +12,7 @@ their order alone, and without it the lists part vectors better: classifier rows
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import faiss
@@ -24,6 +25,28 @@ _SAMPLE = 65_536  # vectors trained on, unless there are so many lists that it t
 _SEED = 0
 _QUERIES = 1024  # searched at a time: bounds the candidates held
 _GPU_MOST = 2048  # the largest k of FAISS on a GPU
+
+
+def beside_bytes(count: int, dim: int, kind: str) -> int:
+    """Bytes that a kind keeps beside ``count`` vectors: codes and, under ``ivf``, the vectors'
+    numbers and the lists' centres. FAISS lets lists grow by doubling: half as much again."""
+    held = count * (-(-dim // 2) // 2)
+    if kind != "ivf":
+        return held
+    return (held + 8 * count) * 3 // 2 + 4 * dim * _lists(count)
+
+
+def training_bytes(count: int, dim: int) -> int:
+    """Bytes of the sample that an index is trained on: as it is taken, and without its mean."""
+    return 2 * 4 * dim * _sample(count)
+
+
+def _lists(count: int) -> int:
+    return max(1, round(math.sqrt(count)))
+
+
+def _sample(count: int) -> int:
+    return min(count, max(_SAMPLE, 40 * _lists(count)))
 
 
 class CoarseSearch:
@@ -49,8 +72,7 @@ class CoarseSearch:
         assert count >= FEWEST, f"{count} vectors are too few to train on"
         self._codes = -(-self._dim // numbers)  # a vector's
         self._width = self._codes * numbers
-        lists = max(1, round(count**0.5))
-        size = min(count, max(_SAMPLE, 40 * lists))
+        lists, size = _lists(count), _sample(count)
         chosen = np.random.default_rng(_SEED).choice(count, size, replace=False)
         sample = widen(vectors[np.sort(chosen)], np.empty((size, self._dim), np.float32))
         self._mean = sample.mean(0)

@@ -25,6 +25,7 @@ from torch import Tensor
 from ray_xml.checkpoint import save_part
 from ray_xml.embeddings import EmbeddingFile
 from ray_xml.hashing import hash_32
+from ray_xml.heap import give_back
 from ray_xml.label_index import Kind
 from ray_xml.label_pairs import each_chunk, row_sums
 from ray_xml.label_search import Found, queries_of, search_indexes
@@ -121,6 +122,7 @@ class LabelRange:
         self._z: Tensor | None = None  # float16 [N, D]
         self._vectors: np.ndarray | None = None  # [active, D]: centroids, then proxies
         self._parts: _Parts | None = None
+        give_back()
         self._proxies: LabelIndex | None = None
         self._row_vectors: np.ndarray | None = None  # [active, D + 1]
         self._rows: LabelIndex | None = None
@@ -184,6 +186,7 @@ class LabelRange:
             places = np.arange(low, min(low + _LABELS, len(self._active)))
             mapped = _map(self._centroids(places), affine)
             self._vectors[places] = F.normalize(mapped, dim=1).cpu().numpy()
+        give_back()
         self._proxies = self._index("proxy", self._vectors)
         return self._checked("proxy", self._proxies)
 
@@ -267,6 +270,7 @@ class LabelRange:
             tried = index.checked(queries, self._config.listed, self._config.recall_floor)
             # What missed the floor once is not built again in this run.
             self._settled[source] = index.kind
+        give_back()
         return IndexState(source, index.kind, tried, index.nbytes)
 
     def _chosen(self, share: float) -> np.ndarray:

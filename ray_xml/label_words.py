@@ -179,6 +179,16 @@ def count_words(documents: Csr, labels: Csr, terms: int) -> Iterator[tuple[Csr, 
         first = last
 
 
+def block_bytes(documents: int, postings: int, pairs: int) -> int:
+    """Bytes of one block that ``count_words`` works with: its products, and their heaviest.
+
+    Args:
+        documents, postings: N and the stored features of all.
+        pairs: (document, label) pairs.
+    """
+    return 3 * 8 * min(_PRODUCTS, pairs * postings // max(documents, 1))
+
+
 def shares(documents: Csr) -> np.ndarray:
     """float32 [V], 1 / Σ_i x_ti over documents x_i."""
     totals = np.asarray(documents.to_scipy().sum(0), np.float64).ravel()

@@ -31,6 +31,11 @@ _PATTERNS = 1024  # rows of random bits that rows of the table choose from, anew
 _BETA_1, _BETA_2, _EPS = 0.9, 0.999, 1e-8
 
 
+def moment_bytes(rows: int, dim: int, item: int, second: Second) -> int:
+    """Bytes of the moments of a [rows, dim] table whose numbers take ``item`` bytes each."""
+    return {"element": 2 * rows * dim * item, "row": rows * (dim * item + 4), "none": 0}[second]
+
+
 class LeanAdam:
     """Moments for the rows of one table, in its own type.
 

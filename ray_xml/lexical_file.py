@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ray_xml.errors import CheckpointError
-from ray_xml.label_words import LabelWords, count_words, shares
+from ray_xml.label_words import LabelWords, block_bytes, count_words, shares
 from ray_xml.lexical import Lexical
 from ray_xml.mapped_file import ArraysWriter, map_arrays, read_metadata
 from ray_xml.neighbors import Neighbors, NeighborsConfig
@@ -46,6 +46,32 @@ def save_lexical(path: Path, config: NeighborsConfig, features: Csr, labels: Csr
             out.append("words.values", counts.values)
             out.append("words.scale", scale)
             total += counts.nnz
+
+
+def file_bytes(
+    features: int, documents: int, postings: int, words: int, labels: int, pairs: int
+) -> int:
+    """Bytes of the file, but for its header.
+
+    Args:
+        features, documents: V and N.
+        postings: stored features of the cut documents.
+        words: stored features of the cut labels.
+        labels, pairs: L and the (document, label) pairs.
+    """
+    return 16 * features + 8 * documents + 8 * postings + 4 * pairs + 12 * labels + 8 * words
+
+
+def build_bytes(documents: int, entries: int, postings: int, pairs: int) -> int:
+    """Bytes that ``save_lexical`` takes at most: copies of the documents and their labels, the
+    documents cut, by rows and turned, and one block of labels' words with what it is cut from.
+
+    Args: as for ``file_bytes``; ``entries`` are stored features before the cut.
+    """
+    copies = 8 * entries + 4 * pairs + 16 * documents
+    block = block_bytes(documents, postings, pairs)
+    # The cut: all parts and what they are stacked to. Afterwards: rows, postings, labels turned.
+    return copies + max(2 * 8 * postings, 2 * 8 * postings + 14 * pairs + block)
 
 
 def load_lexical(path: Path, config: NeighborsConfig) -> Lexical:

@@ -33,7 +33,7 @@ from ray_xml.shortlist import ShortlistConfig
 from ray_xml.sparse import Csr, Rows
 
 BLOCK = 2048  # documents encoded and searched at a time
-_FITTED_TO = 8192  # validation documents that the score is fitted to, about
+FITTED_TO = 8192  # validation documents that the score is fitted to, about
 _ROW_BLOCK = 65536  # classifier rows sent at a time
 
 Progress = Callable[[str, int, int], None]  # phase, documents done, documents in all
@@ -180,7 +180,7 @@ class Refresher:
             held.append(_Held(first, evidence.labels, features_nmF, is_true, truth))
 
         # A document in every so many is enough for a hundred numbers.
-        every = -(-features.num_rows // _FITTED_TO)
+        every = -(-features.num_rows // FITTED_TO)
         halves = [[one.examples(every, half) for one in held] for half in (0, 1)]
         first_half = blend.fit(halves[0], self._add_up)
         second_half = blend.fit(halves[1], self._add_up, start=first_half)
@@ -217,6 +217,12 @@ class Refresher:
         """The sum of a float64 vector over all workers."""
         tensor = torch.from_numpy(np.asarray(own, np.float64)).to(self.encoder.device)
         return np.asarray(self.exchange.sum_(tensor).cpu().numpy())
+
+
+def block_of_rows(labels: int, dim: int, item: int) -> int:
+    """Bytes of the largest block that ``send_classifier`` sends of so many rows, with biases, whose
+    numbers take ``item`` bytes each."""
+    return min(labels, _ROW_BLOCK) * (dim * item + 4)
 
 
 def count_hits(listed: np.ndarray, truth: Csr) -> int:

@@ -184,8 +184,13 @@ class RunConfig(Section):
         random projections tell labels apart that a truncated SVD merges, the encoder must learn
         slowly lest it forget them, and the sparse channel does most (docs/ablations.md).
         """
-        train, labels = data.meta.splits["train"], data.meta.num_labels
-        rare = train.label_pairs < RARE * labels
+        train = data.meta.splits["train"]
+        return self.resolved_for(train.documents, data.meta.num_labels, train.label_pairs)
+
+    def resolved_for(self, documents: int, labels: int, pairs: int) -> RunConfig:
+        """As ``resolved``, from the numbers that it looks at: train's documents, labels, and
+        (document, label) pairs."""
+        rare = pairs < RARE * labels
         tokens = ("random" if rare else "svd") if self.encoder.tokens == "auto" else None
         tokens = tokens or self.encoder.tokens
         negatives = ("random" if rare else "union") if self.classifier.negatives == "auto" else None
@@ -196,7 +201,7 @@ class RunConfig(Section):
         if optimizer == "auto":
             optimizer = "adam" if storage == "float32" else "adam_row"
         few = 4096 if negatives == "random" else 2048
-        batch = 2 ** max(5, min(8, int(math.log2(max(train.documents, 100) / 100))))
+        batch = 2 ** max(5, min(8, int(math.log2(max(documents, 100) / 100))))
         derived: dict[str, dict[str, Any]] = {
             "encoder": {
                 "token_scale": 4.0 if tokens == "random" else 1.0,

@@ -33,6 +33,11 @@ _AHEAD = 2  # stretches found and not yet trained on
 Listed = Iterator[tuple[np.ndarray, np.ndarray]]  # documents int64 [n], their lists int32 [n, k]
 
 
+def stretch_of(size: int) -> int:
+    """Documents searched for together, in batches of ``size``."""
+    return max(1, round(_STRETCH / size)) * size
+
+
 @dataclass(frozen=True)
 class Shortlists:
     """The shortlists of one cycle.
@@ -79,7 +84,7 @@ class Shortlists:
                 old.unlink()
             draft.touch()
         exchange.barrier()
-        length = max(1, round(_STRETCH / size)) * size
+        length = stretch_of(size)
         starts = range(0, len(self.order), length)
         stretches = [self.order[start : start + length] for start in starts]
         own = [slice(*partition.even(len(one), exchange.size)[exchange.rank]) for one in stretches]

@@ -41,9 +41,7 @@ class LabelUrn:
         zipf: float,
         rng: np.random.Generator,
     ) -> None:
-        shift = _mandelbrot_shift(labels, per_document, zipf)
-        frequency = (np.arange(labels) + shift) ** -zipf
-        frequency /= frequency.sum()
+        frequency = label_frequencies(labels, per_document, zipf)
         # Entries of the urn: a label's frequency in one topic.
         copies = np.ceil(frequency * (per_document * topics / _SHARE)).astype(np.int32)
         ids = np.repeat(rng.permutation(np.arange(labels, dtype=np.int32)), copies)
@@ -62,6 +60,15 @@ class LabelUrn:
     def topic_of(self, slots: np.ndarray) -> np.ndarray:
         """int64, the topics that slot numbers belong to."""
         return np.searchsorted(self.starts, slots, side="right") - 1
+
+
+def label_frequencies(labels: int, per_document: float, zipf: float) -> np.ndarray:
+    """float64 [L], falling: the share of each label rank in all (document, label) pairs.
+
+    Args: as of ``LabelUrn``.
+    """
+    frequency = (np.arange(labels) + _mandelbrot_shift(labels, per_document, zipf)) ** -zipf
+    return np.asarray(frequency / frequency.sum())
 
 
 def _mandelbrot_shift(labels: int, per_document: float, zipf: float) -> float:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ray_xml.bags import bags_of, sum_bags, transposed_bags
 from ray_xml.errors import ConfigError
 from ray_xml.exchange import Exchange
-from ray_xml.partition import even
+from ray_xml.partition import Range, even
 from ray_xml.sparse import Csr, Rows
 
 _CPU = torch.device("cpu")
@@ -52,12 +52,32 @@ def token_table(
         whole = svd_table(features, dim, exchange, seed=seed, device=device)
         return whole[:, low:high].contiguous()
     if source == "random":
-        random = np.random.default_rng([seed, 0x7AB1E]).standard_normal(
-            (features.num_columns, dim), np.float32
-        )
-        return torch.from_numpy(random[:, low:high] * np.float32(dim**-0.5)).to(device)
+        return torch.from_numpy(_random(features.num_columns, dim, (low, high), seed)).to(device)
     table = _open_npy(source, (features.num_columns, dim))
     return torch.from_numpy(np.array(table[:, low:high], np.float32)).to(device)
+
+
+def _random(rows: int, dim: int, columns: Range, seed: int) -> np.ndarray:
+    """float32 [V, d]: some columns of V·D normal numbers, of which a few rows exist at a time."""
+    random = np.random.default_rng([seed, 0x7AB1E])
+    table = np.empty((rows, columns[1] - columns[0]), np.float32)
+    for first in range(0, rows, _BLOCK):
+        some = random.standard_normal((min(_BLOCK, rows - first), dim), np.float32)
+        table[first : first + len(some)] = some[:, slice(*columns)] * np.float32(dim**-0.5)
+    return table
+
+
+def scratch_bytes(source: str, features: int, dim: int, workers: int) -> int:
+    """What making a worker's V x d table takes beside it, at most, until it is there.
+
+    SVD: three arrays V x p while a basis is made orthonormal (what it is made of, LAPACK's copy and
+    the result). The others: one more share of the table, which ``token_scale`` is applied to.
+    """
+    share = 4 * features * -(-dim // workers)
+    if source != "svd":
+        return share + 8 * _BLOCK * dim
+    width = min(dim + _EXTRA, features)
+    return 3 * 4 * features * width - share
 
 
 def _open_npy(path: str, shape: tuple[int, int]) -> np.ndarray:
@@ -103,8 +123,11 @@ def svd_table(
     )
     with _one_thread():
         basis = _orthonormal(torch.from_numpy(start).to(device))
+        del start
         for _ in range(passes):
-            basis = _orthonormal(_times_gram(features, basis, exchange))
+            # Nothing that is V x p outlives its use: there are three of them at most.
+            basis = _times_gram(features, basis, exchange)
+            basis = _orthonormal(basis)
         gram = torch.zeros(width, width, dtype=torch.float64, device=device)
         for block in _own_blocks(features, exchange):
             part = sum_bags(basis, bags_of(block).to(device)).double()
@@ -114,11 +137,16 @@ def svd_table(
         squares, vectors = squares.flip(0)[:keep], vectors.flip(1)[:, :keep]
         singular = squares.clamp_min(0).sqrt()
         # eigh leaves each vector's sign open: the largest entry is made positive.
-        table = (basis.double() @ vectors).float()
+        table = torch.empty(len(basis), keep, device=device)
+        for first in range(0, len(basis), _BLOCK):
+            rows = slice(first, first + _BLOCK)
+            table[rows] = (basis[rows].double() @ vectors).float()
+        del basis
     largest = table.gather(0, table.abs().argmax(0, keepdim=True)).sign()
     alive = singular > singular[0] * 1e-5
     scale = torch.where(alive, features.num_rows**0.5 * (singular[0] * singular).rsqrt(), 0.0)
-    table = table * largest * scale.float()
+    table *= largest
+    table *= scale.float()
     return torch.nn.functional.pad(table, (0, dim - keep))
 
 

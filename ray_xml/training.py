@@ -29,6 +29,7 @@ from ray_xml.encoder import Encoder
 from ray_xml.epoch_report import Clock, Report, report
 from ray_xml.errors import TrainingError
 from ray_xml.exchange import Exchange
+from ray_xml.heap import give_back
 from ray_xml.lexical import Lexical
 from ray_xml.lexical_file import load_lexical, save_lexical
 from ray_xml.model_share import new_share
@@ -84,6 +85,7 @@ class Training:
         self.lists = config.classifier.uses_shortlists(data.meta.num_labels)
         self.fitted = -1  # the cycle that the proxies were fitted for
         self.lexical = self._index_documents()
+        give_back()
         self.batches = BatchMaker(
             self.features,
             self.labels,
@@ -240,6 +242,7 @@ class Training:
                 loss = float(self.exchange.sum_(losses[-1].clone()))
                 self._check(loss, epoch, number)
                 self._progress("classifier", done, len(order), began, loss)
+                give_back()
         vector = self.exchange.sum_(torch.stack(losses))
         self.state.step_losses = vector.cpu().numpy().astype(np.float32)
         self.state.docs_per_second = len(order) / (time.perf_counter() - began)

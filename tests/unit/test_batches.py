@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ray_xml.batches import BatchMaker, _draws
+from ray_xml.batches import BatchMaker, draws
 from ray_xml.partition import epoch_order
 from ray_xml.sparse import Csr
 
@@ -74,12 +74,12 @@ def test_candidates_of_ranges_together_are_those_of_one_worker() -> None:
     assert [a | b for a, b in zip(low, high, strict=True)] == whole
 
 
-def test_draws_differ_by_batch_and_epoch_and_repeat() -> None:
-    with_draws, without = maker((0, LABELS), drawn=6), maker((0, LABELS), drawn=0)
+def testdraws_differ_by_batch_and_epoch_and_repeat() -> None:
+    withdraws, without = maker((0, LABELS), drawn=6), maker((0, LABELS), drawn=0)
 
     def draws(epoch: int) -> list[frozenset[int]]:
         pairs = zip(
-            candidate_labels(with_draws, epoch), candidate_labels(without, epoch), strict=True
+            candidate_labels(withdraws, epoch), candidate_labels(without, epoch), strict=True
         )
         return [frozenset(more - fewer) for more, fewer in pairs]
 
@@ -125,7 +125,7 @@ def test_every_candidate_is_everybody_s_negative_but_with_shortlist() -> None:
         assert masks == [negatives != "shortlist"] * 5
 
 
-def test_as_many_draws_as_labels_are_all_labels() -> None:
+def test_as_manydraws_as_labels_are_all_labels() -> None:
     for labels in candidate_labels(maker((0, LABELS), drawn=LABELS), 0):
         assert labels == set(range(LABELS))
 
@@ -150,12 +150,12 @@ def test_batches_are_filled_up_to_a_number_of_candidates(wanted: int) -> None:
 
 
 def test_what_is_there_already_is_not_drawn_again() -> None:
-    assert _draws(10, 10, 1000) == _draws(10, 12, 1000) == 0
-    assert _draws(1000, 10, 1000) == _draws(2000, 10, 1000) == 1000
+    assert draws(10, 10, 1000) == draws(10, 12, 1000) == 0
+    assert draws(1000, 10, 1000) == draws(2000, 10, 1000) == 1000
     rng = np.random.default_rng(0)
     for wanted, there in ((300, 100), (900, 0), (999, 500)):
         reached = [
-            len({*range(there), *rng.integers(1000, size=_draws(wanted, there, 1000)).tolist()})
+            len({*range(there), *rng.integers(1000, size=draws(wanted, there, 1000)).tolist()})
             for _ in range(50)
         ]
         assert abs(np.mean(reached) - wanted) < 3

@@ -22,6 +22,7 @@ LAYERS = [
         "ray_xml.hashing",
         "ray_xml.transfer",
         "ray_xml.storage",
+        "ray_xml.heap",
     ],
     [
         "ray_xml.row_adam",
@@ -101,6 +102,12 @@ LAYERS = [
     ["ray_xml.run_state"],
     ["ray_xml.epoch_report"],
     ["ray_xml.training"],
+    ["ray_xml.plan_parts", "ray_xml.plan_counts"],
+    ["ray_xml.plan_memory", "ray_xml.plan_traffic"],
+    ["ray_xml.plan"],
+    ["ray_xml.plan_fit", "ray_xml.plan_probe"],
+    ["ray_xml.plan_text"],
+    ["ray_xml.plan_cli"],
     ["ray_xml.cluster"],  # and everything in it
     ["ray_xml.cli"],
     ["jobs"],
