@@ -36,8 +36,8 @@ from typing import Any
 import process_tree
 
 from ray_xml.evaluation import baseline
-from ray_xml.run_config import DataSetConfig
 from ray_xml.run_folder import RunFolder
+from ray_xml.run_sections import DataSetConfig
 from ray_xml.store import DataSet
 
 ROOT = Path(__file__).resolve().parents[1]

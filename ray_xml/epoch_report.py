@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
-from ray_xml.label_range import IndexState
+from ray_xml.exchange import Exchange
+from ray_xml.label_index import IndexState
+from ray_xml.ranges import Ranges
 from ray_xml.run_state import RunState
 
 
@@ -90,3 +94,11 @@ def _indexes(states: list[IndexState]) -> dict[str, Any]:
             "tried": {kind: round(100.0 * recall, 2) for kind, recall in tried.items()},
         }
     return by_source
+
+
+def peak_memory(exchange: Exchange, ranges: Ranges, device: torch.device) -> int:
+    """Peak resident bytes over the workers and the label shards, a shared page as often as it is
+    shared; every worker calls this, and rank 0's answer counts."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    workers = exchange.sum_(torch.tensor([float(own)], device=device))
+    return int(workers.item()) + (ranges.peak_memory() if exchange.rank == 0 else 0)

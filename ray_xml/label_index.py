@@ -15,6 +15,7 @@ the figures that the choice of kind goes by).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -71,6 +72,30 @@ class IndexConfig(Section):
         if self.index == "auto":
             return "ivf" if count > _MANY and not gpu else "flat"
         return self.index
+
+
+@dataclass(frozen=True)
+class IndexState:
+    """What an index of a range turned out to be.
+
+    Attributes:
+        source: ``proxy`` or ``classifier``.
+        kind: in use.
+        tried: the approximate kinds tried in this refresh, each with the share of the exact best
+            labels that it finds on a sample of documents, within the range. The last one is in
+            use if it reaches ``shortlist.recall_floor``.
+        nbytes: bytes of the vectors and of what is kept beside them.
+    """
+
+    source: str
+    kind: Kind
+    tried: dict[Kind, float]
+    nbytes: int
+
+    @property
+    def recall(self) -> float:
+        """That of the kind in use."""
+        return 1.0 if self.kind == "flat" else self.tried.get(self.kind, 1.0)
 
 
 class LabelIndex:

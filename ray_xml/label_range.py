@@ -26,7 +26,7 @@ from ray_xml.checkpoint import save_part
 from ray_xml.embeddings import EmbeddingFile
 from ray_xml.hashing import hash_32
 from ray_xml.heap import give_back
-from ray_xml.label_index import Kind
+from ray_xml.label_index import IndexState, Kind
 from ray_xml.label_pairs import each_chunk, row_sums
 from ray_xml.label_search import Found, queries_of, search_indexes
 from ray_xml.partition import Range
@@ -49,30 +49,6 @@ class _Parts:
     documents: Tensor  # int64 [pairs]
     order: Tensor  # int64 [pairs], pair numbers sorted by part
     starts: Tensor  # int64 [parts + 1], where each part begins in ``order``
-
-
-@dataclass(frozen=True)
-class IndexState:
-    """What an index of a range turned out to be.
-
-    Attributes:
-        source: ``proxy`` or ``classifier``.
-        kind: in use.
-        tried: the approximate kinds tried in this refresh, each with the share of the exact best
-            labels that it finds on a sample of documents, within the range. The last one is in
-            use if it reaches ``shortlist.recall_floor``.
-        nbytes: bytes of the vectors and of what is kept beside them.
-    """
-
-    source: str
-    kind: Kind
-    tried: dict[Kind, float]
-    nbytes: int
-
-    @property
-    def recall(self) -> float:
-        """That of the kind in use."""
-        return 1.0 if self.kind == "flat" else self.tried.get(self.kind, 1.0)
 
 
 class LabelRange:
