@@ -18,7 +18,7 @@ from ray_xml.run_config import RunConfig
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-OWN = {"default", "demo"}  # not of a published data set
+OWN = {"default", "demo", "scaling"}  # not of a published data set
 PUBLISHED = [path for path in CONFIGS if path.stem not in OWN]
 OTHER_CONSTANTS = {
     **dict.fromkeys(("wikipedia-500k", "wikititles-500k", "wikilshtc-325k"), (0.5, 0.4)),

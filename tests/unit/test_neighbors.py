@@ -11,8 +11,9 @@ import torch
 from made import dense, random_csr
 from small_sets import assert_same
 
-from ray_xml import neighbors
-from ray_xml.neighbors import Neighbors, NeighborsConfig, Votes, cut
+from ray_xml import cut_documents, neighbors
+from ray_xml.cut_documents import cut
+from ray_xml.neighbors import Neighbors, NeighborsConfig, Votes
 from ray_xml.sparse import Csr
 
 DOCUMENTS, QUERIES, FEATURES, LABELS = 40, 11, 25, 13
@@ -21,7 +22,7 @@ DOCUMENTS, QUERIES, FEATURES, LABELS = 40, 11, 25, 13
 @pytest.fixture(autouse=True, params=[0, 60, 10**9])
 def _small_blocks(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.setattr(neighbors, "_SHORT", request.param)
-    monkeypatch.setattr(neighbors, "_BLOCK", 7)
+    monkeypatch.setattr(cut_documents, "_BLOCK", 7)
     monkeypatch.setattr(neighbors, "_SEARCH_BLOCK", 4)
 
 

@@ -109,7 +109,7 @@ def test_many_labels_are_stored_lean(
     assert (config.classifier.storage, config.classifier.optimizer) == (rows, optimizer)
     assert config.shortlist.storage == vectors
     assert config.classifier.second == {"adam": "element", "adam_row": "row"}[optimizer]
-    assert config.shortlist.vector_type == {"float16": np.float16, "float32": np.float32}[vectors]
+    assert config.shortlist.dtype(1) == config.shortlist.dtype(10**7) == np.dtype(vectors)
     assert config.resolved(data) == config  # what is known is not asked again
 
 

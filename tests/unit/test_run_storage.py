@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from made import make_config, train
 from safetensors.numpy import load_file
 
@@ -41,7 +42,7 @@ def add_epoch(folder: RunFolder, epoch: int, keep: int = 1, parts: int = 2) -> N
     root = folder.checkpoints
     draft = checkpoint.begin(root, epoch)
     for number in range(parts):
-        held = np.full(5, epoch * 10 + number, np.float32)
+        held = torch.full((5,), epoch * 10.0 + number)
         checkpoint.save_part(draft, "tokens", number, (number, number + 1), {"table": held})
     checkpoint.finish(root, epoch, {"with_proxies": False})
     checkpoint.remove_others(root, set(checkpoint.epochs_in(root)[-keep:]))
