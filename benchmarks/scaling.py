@@ -100,9 +100,7 @@ def _measure(
         "resources.label_shards": workers,
     }
     named = [f"{key}={value}" for key, value in overrides.items()]
-    train = _watched(
-        ["train", str(options.config), *named, *options.set], work / "train.log"
-    )
+    train = _watched(["train", str(options.config), *named, *options.set], work / "train.log")
     log = work / "evaluate.log"
     evaluate = _watched(["evaluate", str(run), "--json"], log)
     results = json.loads(log.read_text(encoding="utf-8").strip().splitlines()[-1])
@@ -181,7 +179,9 @@ def _cells(row: Row) -> list[str]:
 
 
 def _line(row: Row) -> str:
-    return ", ".join(f"{head} {cell}" for (head, _), cell in zip(COLUMNS.values(), _cells(row), strict=True))
+    return ", ".join(
+        f"{head} {cell}" for (head, _), cell in zip(COLUMNS.values(), _cells(row), strict=True)
+    )
 
 
 if __name__ == "__main__":

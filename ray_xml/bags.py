@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ray_xml.sparse import Csr
+from ray_xml.transfer import placed
 
 
 class Bags(NamedTuple):
@@ -31,9 +32,7 @@ class Bags(NamedTuple):
     weights: Tensor
 
     def to(self, device: torch.device) -> Bags:
-        if device.type == "cpu":
-            return self
-        return Bags(*(part.pin_memory().to(device, non_blocking=True) for part in self))
+        return Bags(*(placed(part, device) for part in self))
 
 
 def bags_of(rows: Csr) -> Bags:

@@ -14,7 +14,7 @@ import torch
 from ray_xml.classifier import Candidates
 from ray_xml.encoder import TokenBatch
 from ray_xml.partition import Range
-from ray_xml.sparse import Csr, Rows
+from ray_xml.sparse import Csr, Rows, distinct
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class BatchMaker:
             return None
         total, count = self.labels.num_columns, self.random_negatives
         if self.candidates is not None:
-            there = len(np.unique(np.concatenate([listed[listed >= 0], labels.packed().ids])))
+            there = len(distinct(np.concatenate([listed[listed >= 0], labels.packed().ids])))
             count = max(count, draws(self.candidates, there, total))
         if count == 0:
             return None

@@ -32,7 +32,8 @@ from ray_xml.config import Section
 from ray_xml.lean_adam import LeanAdam, Second, moment_bytes
 from ray_xml.partition import Range
 from ray_xml.row_adam import RowAdam
-from ray_xml.sparse import Csr
+from ray_xml.sparse import Csr, distinct
+from ray_xml.transfer import placed
 
 
 class ClassifierConfig(Section):
@@ -163,27 +164,25 @@ class Candidates:
         joined = [listed, positive_ids]
         if drawn is not None:
             joined.append(drawn[(drawn >= low) & (drawn < high)])
-        ids = np.unique(np.concatenate(joined))
+        ids = distinct(np.concatenate(joined))
         count = len(ids)
         places = labels.row_of_entry()[held] * count + np.searchsorted(ids, positive_ids)
+        positives = placed(torch.from_numpy(places), device)
+        # The mask is made where it is used: its ones are few beside its B x C entries.
         mask = None
         if negatives == "shortlist":
-            mask = np.zeros((len(shortlist), count), np.float32)
-            mask[np.nonzero(own)[0], np.searchsorted(ids, listed)] = 1
-            mask.reshape(-1)[places] = 1
+            found = np.nonzero(own)[0] * count + np.searchsorted(ids, listed)
+            mask = torch.zeros(len(shortlist) * count, device=device)
+            mask.index_fill_(0, placed(torch.from_numpy(found), device), 1)
+            mask = mask.index_fill_(0, positives, 1).view(len(shortlist), count)
         elif documents < len(shortlist):
-            mask = np.ones((len(shortlist), count), np.float32)
+            mask = torch.ones(len(shortlist), count, device=device)
         if mask is not None:
             mask[documents:] = 0
         rows = None
         if count < high - low:
-            rows = torch.from_numpy(ids.astype(np.int64) - low).to(device)
-        return Candidates(
-            count,
-            rows,
-            torch.from_numpy(places).to(device),
-            None if mask is None else torch.from_numpy(mask).to(device),
-        )
+            rows = placed(torch.from_numpy(ids.astype(np.int64) - low), device)
+        return Candidates(count, rows, positives, mask)
 
 
 class Classifier:

@@ -1,4 +1,4 @@
-"""The command line: ``ray-xml prepare | synth | plan | train | evaluate | predict | export | …``.
+"""The command line of ``ray-xml``; ``ray-xml --help`` lists the commands.
 
 Exit status: 0 done, 1 an error that the message explains, 2 a wrong call, 130 interrupted.
 Imports happen inside the commands, so that ``--help`` and wrong calls answer at once.
@@ -89,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
         "overrides", nargs="*", metavar="key=value", help="such as data=DATA run=RUN"
     )
     train.set_defaults(command=_train)
+
+    fetch = commands.add_parser("fetch", help="bring a run from its storage into a run folder")
+    fetch.add_argument("storage", help="a URI, as given to resources.storage")
+    fetch.add_argument("run", help="the run folder to make, or to bring up to date")
+    fetch.set_defaults(command=_fetch)
 
     evaluate = commands.add_parser("evaluate", help="measure a run's best model on a split")
     evaluate.add_argument("run", help="a run folder")
@@ -230,6 +235,16 @@ def _train(options: argparse.Namespace) -> int:
         chosen = next(line for line in outcome.lines if line["epoch"] == best["epoch"])
         print(f"best by {best['metric']} on validation:\n{describe_epoch(chosen)}")
     print(f"next: ray-xml evaluate {config.run}")
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from ray_xml.run_folder import RunFolder
+    from ray_xml.run_storage import RunStorage
+
+    folder = RunFolder(options.run)
+    epochs = RunStorage(options.storage).fetch(folder)
+    print(f"{folder.path}: a run of {epochs} epochs")
     return 0
 
 

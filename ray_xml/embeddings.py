@@ -35,7 +35,8 @@ class EmbeddingFile:
 
     def write(self, first: int, embeddings: np.ndarray) -> None:
         """Stores the embeddings of documents first..first+n, float16 [n, dim]."""
-        assert embeddings.dtype == np.float16 and embeddings.shape[1] == self.dim
+        assert embeddings.dtype == np.float16
+        assert embeddings.shape[1] == self.dim
         with open(self.path, "r+b", buffering=0) as file:
             file.seek(2 * first * self.dim)
             file.write(np.ascontiguousarray(embeddings).data)

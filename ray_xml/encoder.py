@@ -30,6 +30,7 @@ from ray_xml.hashing import dropout_factors, stream_key
 from ray_xml.partition import even
 from ray_xml.row_adam import RowAdam
 from ray_xml.sparse import Csr
+from ray_xml.transfer import placed
 
 
 class EncoderConfig(Section):
@@ -87,9 +88,9 @@ class TokenBatch:
     def build(documents: Tensor, features: Csr, device: torch.device) -> TokenBatch:
         tokens, backward = transposed_bags(features)
         return TokenBatch(
-            documents.to(device),
+            placed(documents, device),
             bags_of(features).to(device),
-            torch.from_numpy(tokens).to(device),
+            placed(torch.from_numpy(tokens), device),
             backward.to(device),
         )
 

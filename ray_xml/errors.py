@@ -7,6 +7,7 @@
     ├── CheckpointError   a run folder or checkpoint is missing, damaged or does not match
     ├── ExportError       a model holds numbers that the wanted export cannot
     ├── TrainingError     training met a state it must not go on from (a NaN loss, a dead worker)
+    ├── StorageError      a run's storage cannot be reached, read or written
     └── ResourceError     the machine or cluster cannot hold what was asked for
 
 Every message says what is wrong, where, and what to do about it. Faults of ray_xml itself are
@@ -52,6 +53,10 @@ class ExportError(RayXmlError):
 
 class TrainingError(RayXmlError):
     """Training met a state it must not go on from."""
+
+
+class StorageError(RayXmlError):
+    """A run's storage cannot be reached, read or written, or holds no run."""
 
 
 class ResourceError(RayXmlError):

@@ -26,24 +26,25 @@ class Chunk:
     """Consecutive labels low..high with their pairs, or a part of the pairs of one.
 
     Attributes:
-        z_PD: float32 [P, D], the documents' embeddings.
+        embeddings: float32 [P, D], the documents' of the pairs.
         label_of: int64 [P], each pair's label, counted from ``low``.
         ends: whether no more pairs of the last label follow.
     """
 
     low: int
     high: int
-    z_PD: Tensor
+    embeddings: Tensor
     label_of: Tensor
     ends: bool
     _offsets: Tensor
 
     def sums(self, weights: Tensor | None = None) -> Tensor:
         """float32 [high − low, D]: each label's sum of embeddings, weighted by float32 [P]."""
+        z_PD = self.embeddings
         if weights is None:
-            weights = torch.ones(len(self.z_PD), device=self.z_PD.device)
-        places = torch.arange(len(self.z_PD), device=self.z_PD.device)
-        return sum_bags(self.z_PD, Bags(places, self._offsets, weights))
+            weights = torch.ones(len(z_PD), device=z_PD.device)
+        places = torch.arange(len(z_PD), device=z_PD.device)
+        return sum_bags(z_PD, Bags(places, self._offsets, weights))
 
 
 def each_chunk(labels: Csr, take: Take) -> Iterator[Chunk]:

@@ -31,7 +31,7 @@ from ray_xml.label_search import Found, queries_of, search_indexes
 from ray_xml.partition import Range
 from ray_xml.proxies import PairSums
 from ray_xml.shortlist import LabelIndex, ShortlistConfig
-from ray_xml.sparse import Csr, Rows
+from ray_xml.sparse import Rows
 
 _LABELS = 16384  # labels mapped or copied at a time: bounds the scratch memory
 _SAVED = 262_144  # labels of one part of a checkpoint
@@ -83,7 +83,7 @@ class LabelRange:
         labels: Rows,
         config: ShortlistConfig | None = None,
         *,
-        fit_labels: int = 1 << 18,
+        fit_labels: int = 1 << 17,
         threads: int | None = None,
         device: str = "cpu",
     ) -> None:
@@ -123,8 +123,9 @@ class LabelRange:
     # ---- embeddings in, proxies fitted -------------------------------------------------------
 
     def begin_cycle(self, cycle: int, file: EmbeddingFile) -> None:
-        """Takes the embeddings of all documents, which are in ``file`` now; forgets earlier ones."""
-        assert file.documents == self._documents.num_columns
+        """Takes the embeddings of all documents from ``file``; forgets earlier ones."""
+        expected = self._documents.num_columns
+        assert file.documents == expected, f"{file.documents} embeddings of {expected} documents"
         self.cycle, self._proxies = cycle, None
         self._z = torch.from_numpy(file.open())
         if self.device.type != "cpu":
@@ -145,7 +146,7 @@ class LabelRange:
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         for chunk in each_chunk(pairs, self._take):
             centroids = self._centroids(self._fitted_to[chunk.low : chunk.high])
-            difference = _map(centroids, affine)[chunk.label_of] - chunk.z_PD
+            difference = _map(centroids, affine)[chunk.label_of] - chunk.embeddings
             distances = difference.square_().sum(1)
             weights = 1.0 / (1.0 + distances)
             loss += torch.log1p(distances).sum(dtype=torch.float64)
@@ -179,7 +180,7 @@ class LabelRange:
             mapped = _map(self._centroids(places), affine)
             self._vectors[places] = F.normalize(mapped, dim=1).cpu().numpy()
         give_back()
-        self._proxies = LabelIndex(self.labels, self._vectors, self._config.index_for("proxy"))
+        self._proxies = self._index("proxy", self._vectors)
         return self._checked("proxy", self._proxies)
 
     # ---- classifier rows ---------------------------------------------------------------------
@@ -197,8 +198,7 @@ class LabelRange:
     def index_rows(self) -> IndexState:
         """Indexes the rows as they are now, the bias as an extra dimension."""
         assert self._row_vectors is not None, "no classifier rows were added"
-        config = self._config.index_for("classifier")
-        self._rows = LabelIndex(self.labels, self._row_vectors, config)
+        self._rows = self._index("classifier", self._row_vectors)
         return self._checked("classifier", self._rows)
 
     # ---- answers -----------------------------------------------------------------------------
@@ -231,7 +231,8 @@ class LabelRange:
 
     def save_proxies(self, folder: Path, number: int) -> None:
         """Writes the range's unit proxies into a checkpoint, zeros for labels without documents."""
-        assert self._proxies is not None and self._vectors is not None, "proxies were not fitted"
+        assert self._proxies is not None, "proxies were not fitted"
+        assert self._vectors is not None
         for piece, low in enumerate(range(0, self.high - self.low, _SAVED)):
             high = min(low + _SAVED, self.high - self.low)
             begin, end = np.searchsorted(self._active, (low, high))
@@ -242,6 +243,11 @@ class LabelRange:
             save_part(folder, "proxies", 1000 * number + piece, held, tensors)
 
     # ---- inside ------------------------------------------------------------------------------
+
+    def _index(self, source: str, vectors: np.ndarray) -> LabelIndex:
+        # Where FAISS was built without a GPU, torch searches on this one.
+        on_gpu = self.device.type == "cuda"
+        return LabelIndex(self.labels, vectors, self._config.index_for(source), on_gpu)
 
     def _checked(self, source: str, index: LabelIndex) -> IndexState:
         """Measures the index on a sample of the documents, and gives up one that misses much."""
@@ -269,7 +275,8 @@ class LabelRange:
 
     def _centroids(self, places: np.ndarray) -> Tensor:
         """float32 [n, D]: centroids of some active labels."""
-        assert self._vectors is not None and self._proxies is None, "no centroids any more"
+        assert self._vectors is not None, "no cycle was begun"
+        assert self._proxies is None, "proxies took the place of the centroids"
         return torch.from_numpy(self._vectors[places].astype(np.float32)).to(self.device)
 
     def _dealt(self, key: int, parts: int) -> _Parts:

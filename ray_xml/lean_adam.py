@@ -85,9 +85,10 @@ class LeanAdam:
         count = float(self.steps)
         key = stream_key(self._seed, int(count), 0x5B)
         chunk = _CHUNK if self.table.device.type == "cpu" else max(len(rows), 1)
-        for part, part_gradient in zip(rows.split(chunk), gradient.split(chunk), strict=True):
+        for begin in range(0, len(rows), chunk):
+            part = rows[begin : begin + chunk]
             pattern = hash_32(key, part + self._first_row) % _PATTERNS
-            self._update(part, part_gradient, rate, count, pattern)
+            self._update(part, gradient[begin : begin + chunk], rate, count, pattern)
 
     def _update(
         self, rows: Tensor, gradient: Tensor, rate: float, count: float, pattern: Tensor

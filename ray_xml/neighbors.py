@@ -27,8 +27,8 @@ from ray_xml.top_entries import heaviest, largest, top_entries
 
 SHARP, FLAT = 4.0, 2.0  # exponents of the similarity in the two kinds of votes
 _BLOCK = 4096  # documents cut at a time
-_SEARCH_BLOCK = 128  # documents searched at a time, at most: bounds the scratch memory
-_ENTRIES = 1 << 21  # similarities worked out at a time, likewise
+_SEARCH_BLOCK = 128  # documents searched at a time: bounds the scratch memory
+_SHORT = 16384  # postings of a document up to which it is searched for together with others
 _LEAST = 1e-6  # similarities below are none: their fourth powers would leave float32
 
 _NOTHING = (np.zeros(0, np.int32), np.zeros(0, np.float32))
@@ -187,7 +187,7 @@ class Neighbors:
             return Votes(none.astype(np.int32), none, none, nobody, nobody)
         if count == 1:
             return self._vote_alone(queries)
-        blocks = list(self._postings.blocks(queries, _SEARCH_BLOCK, _ENTRIES))
+        blocks = [block for _, block in queries.blocks(_SEARCH_BLOCK)]
         parts = spread(self._vote, blocks)
         return Votes(
             *(
@@ -196,13 +196,18 @@ class Neighbors:
             )
         )
 
-    def _vote_alone(self, query: Csr) -> Votes:
-        """As ``_vote`` for a single document, without scipy."""
-        documents, alike = self._postings.product(query)
+    def _nearest(self, query: Csr) -> tuple[np.ndarray, np.ndarray]:
+        """(int64 [≤ k], float32 [≤ k]): a document's neighbours and similarities, best first."""
+        alike = self._postings.product(query)
         nearest = largest(alike, self.config.size)
         nearest = nearest[alike[nearest] >= _LEAST]
-        flat, sharp = alike[nearest] ** FLAT, alike[nearest] ** SHARP
-        theirs = self.labels.take(documents[nearest])
+        return nearest, alike[nearest]
+
+    def _vote_alone(self, query: Csr) -> Votes:
+        """As ``_vote`` for a single document, without matrices."""
+        nearest, alike = self._nearest(query)
+        flat, sharp = alike**FLAT, alike**SHARP
+        theirs = self.labels.take(nearest)
         counts = theirs.counts
         labels, voted = np.unique(theirs.ids, return_inverse=True)
         by_sharp = np.bincount(voted, np.repeat(sharp, counts)).astype(np.float32)
@@ -216,9 +221,16 @@ class Neighbors:
         return Votes(found, votes[0], votes[1], flat.sum(keepdims=True), sharp.sum(keepdims=True))
 
     def _vote(self, queries: Csr) -> Votes:
-        places, similarities = top_entries(self._postings.products(queries), self.config.size)
-        n, k = places.shape
-        similarities = np.where(similarities < _LEAST, np.float32(0), similarities)
+        n, k = queries.num_rows, self.config.size
+        places, similarities = np.zeros((n, k), np.int64), np.zeros((n, k), np.float32)
+        short = self._postings.work(queries) <= _SHORT
+        together = np.flatnonzero(short)
+        found, best = top_entries(self._postings.products(queries.take(together)), k)
+        places[together, : found.shape[1]] = found
+        similarities[together, : found.shape[1]] = np.where(best < _LEAST, np.float32(0), best)
+        for row in np.flatnonzero(~short).tolist():
+            nearest, alike = self._nearest(queries.slice(row, row + 1))
+            places[row, : len(nearest)], similarities[row, : len(nearest)] = nearest, alike
         flat, sharp = similarities**FLAT, similarities**SHARP
         near, theirs, named = self._labels_of(places)
         offsets = np.arange(n + 1) * k

@@ -47,7 +47,7 @@ class ProxyConfig(Section):
     """
 
     solver: Literal["irls", "adam"] = "irls"
-    labels: int = Field(1 << 18, ge=1)
+    labels: int = Field(1 << 17, ge=1)
     passes: int = Field(5, ge=1, le=100)
     ridge: float = Field(1e-4, ge=0.0)
     epochs: int = Field(2, ge=1)

@@ -130,6 +130,16 @@ class ResourcesConfig(Section):
         cpus_per_worker: CPUs, and so threads, of a worker; None shares the machine's evenly.
         gpus_per_worker, gpus_per_shard: fractions allowed.
         device: ``auto`` is cuda where workers have a GPU, else cpu.
+        placement: ``spread`` puts workers and label shards evenly on all nodes with CPUs (or GPUs,
+            where they ask for any), ``pack`` on as few nodes as hold them.
+        data: ``shared`` expects the data-set folder on every node under the same path; ``copy``
+            gives each node a copy of its own, made from the driver's when the run begins.
+        data_cache: folder of those copies on each node. ``{node}`` in it becomes the node's id;
+            that is for nodes that share this path.
+        data_checksum: of the data set that every node must find. The driver sets it.
+        storage: URI such as s3://bucket/prefix, gs://…, file:///…: where the run folder's
+            contents are also kept, from each epoch on, and fetched from if the run there is
+            further.
         address: Ray cluster to join; None joins the cluster this process belongs to (a Ray job)
             or starts one on this machine; ``local`` always starts one.
     """
@@ -140,6 +150,11 @@ class ResourcesConfig(Section):
     gpus_per_worker: float = Field(0.0, ge=0)
     gpus_per_shard: float = Field(0.0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    placement: Literal["spread", "pack"] = "spread"
+    data: Literal["shared", "copy"] = "shared"
+    data_cache: str = "~/.cache/ray_xml/data"
+    data_checksum: str | None = None
+    storage: str | None = None
     address: str | None = None
 
 

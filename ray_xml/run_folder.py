@@ -5,6 +5,7 @@ metrics.jsonl    one line an epoch
 losses/          the loss of every step, one .npy an epoch
 checkpoints/     see ``checkpoint``
 shortlists/      the current cycle's shortlists
+embeddings/      the documents' embeddings of the current cycle (while a run is going on)
 neighbors.safetensors  the sparse channel, see ``lexical_file``
 progress.json    what is going on right now (while a run is going on)
 """

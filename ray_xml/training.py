@@ -10,6 +10,7 @@ loop; see ``exchange`` for what they share.
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -150,6 +151,8 @@ class Training:
                 self._store(with_proxies=fitted)
                 yield self._report()
             if last:
+                if self.exchange.rank == 0:
+                    shutil.rmtree(self.folder / "embeddings", ignore_errors=True)
                 return
             self._train_epoch(epoch)
             self.state.epoch, self.state.stored = epoch + 1, False
@@ -194,7 +197,7 @@ class Training:
         first = partition.epoch_order(self.features.num_rows, seed=settings.seed, epoch=cycle)
         path = self.folder / "shortlists" / f"cycle-{cycle:04d}.i32"
         lists = Shortlists(path, first, self.config.shortlist)
-        if epoch == cycle or not path.exists():
+        if epoch == cycle or self._lost(path):
             if self.fitted != cycle:  # somebody deleted the file
                 self._refit(cycle)
             batches = lists.search(
@@ -205,6 +208,11 @@ class Training:
                 return
             deque(batches, maxlen=0)
         yield from lists.read(order, settings.batch)
+
+    def _lost(self, path: Path) -> bool:
+        """Whether any worker misses the file: a shared file system may tell them differently."""
+        missing = torch.tensor(float(not path.exists()), device=self.device)
+        return bool(self.exchange.sum_(missing) > 0)
 
     def _waiting(self, begins: bool) -> None:
         self.clock.start("shortlist" if begins else "classifier")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ray_xml.checkpoint import load_range
 from ray_xml.config import build_config
+from ray_xml.embeddings import EmbeddingFile
 from ray_xml.exchange import Exchange
 from ray_xml.label_range import LabelRange
 from ray_xml.partition import label_ranges
-from ray_xml.ranges import LocalRanges
+from ray_xml.ranges import LocalRanges, Ranges
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import split_rows
 from ray_xml.run_folder import RunFolder
-from ray_xml.sparse import Csr
+from ray_xml.sparse import Csr, Rows
 from ray_xml.store import DataSet
 from ray_xml.store_write import DataSetWriter
 from ray_xml.training import Training
@@ -36,13 +39,22 @@ def random_csr(
     return Csr.from_lists(ids, columns, None if binary else values)
 
 
-def dense(rows: Csr) -> np.ndarray:
+def whole(rows: Rows) -> Csr:
+    """All rows, in memory."""
+    return rows.slice(0, rows.num_rows)
+
+
+def dense(rows: Rows) -> np.ndarray:
     """float32 [rows, columns], entry by entry."""
-    whole = np.zeros((rows.num_rows, rows.num_columns), np.float32)
+    return _dense(whole(rows))
+
+
+def _dense(rows: Csr) -> np.ndarray:
+    filled = np.zeros((rows.num_rows, rows.num_columns), np.float32)
     for row in range(rows.num_rows):
         for place in range(int(rows.offsets[row]), int(rows.offsets[row + 1])):
-            whole[row, rows.ids[place]] = 1.0 if rows.values is None else rows.values[place]
-    return whole
+            filled[row, rows.ids[place]] = 1.0 if rows.values is None else rows.values[place]
+    return filled
 
 
 def make_data_set(path: Path, *, seed: int = 0, train: int = 600, test: int = 150) -> DataSet:
@@ -105,7 +117,29 @@ def local_ranges(data: DataSet, config: RunConfig, parts: int) -> LocalRanges:
     """``parts`` label ranges over the fitted documents, in this process."""
     labels = data.split("train").labels.take(split_rows(data, config)[0])
     cuts = label_ranges(labels.column_counts(), parts)
-    return LocalRanges([LabelRange(cut, labels) for cut in cuts])
+    settings, fitted = config.resolved(data).shortlist, config.proxy.labels
+    return LocalRanges([LabelRange(cut, labels, settings, fit_labels=fitted) for cut in cuts])
+
+
+def begin_cycle(ranges: Ranges, cycle: int, embeddings: np.ndarray, *, block: int = 1000) -> None:
+    """Gives ranges of this machine the embeddings of all documents, float16 [N, D].
+
+    The file goes at once: whoever has mapped it keeps it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = EmbeddingFile(Path(folder) / f"cycle-{cycle:04d}.f16", *embeddings.shape)
+        file.create()
+        for first in range(0, len(embeddings), block):
+            file.write(first, embeddings[first : first + block])
+        file.sync()
+        ranges.begin_cycle(cycle, file)
+
+
+def proxies_of(ranges: Ranges, num_labels: int) -> np.ndarray:
+    """[L, D]: the unit proxies that the ranges would put into a checkpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        ranges.save_proxies(Path(folder))
+        return load_range(Path(folder), "proxies", "proxies", (0, num_labels))
 
 
 def make_training(data: DataSet, config: RunConfig, folder: Path, *, parts: int = 1) -> Training:

@@ -22,6 +22,8 @@ import ray
 from torch import Tensor
 
 from ray_xml import partition
+from ray_xml.cluster.data_places import local_data
+from ray_xml.cluster.placement import cluster_nodes, pinned, place_shards
 from ray_xml.cluster.session import NAMESPACE, Shares
 from ray_xml.config import build_config
 from ray_xml.embeddings import EmbeddingFile
@@ -34,7 +36,6 @@ from ray_xml.ranges import Block, rows_within, sum_gradients
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import split_rows
 from ray_xml.sparse import Subset
-from ray_xml.store import DataSet
 
 _AHEAD = 2  # blocks a worker has under way at each shard
 
@@ -44,7 +45,7 @@ class LabelShard(LabelRange):
 
     def __init__(self, settings: dict[str, Any], number: int, threads: int, device: str) -> None:
         config = build_config(RunConfig, settings, origin="label shard")
-        data = DataSet.open(config.data)
+        data = local_data(config)
         rows, _ = split_rows(data, config)
         labels = Subset(data.split("train").labels, rows)
         ranges = partition.label_ranges(labels.column_counts(), config.resources.label_shards)
@@ -82,6 +83,7 @@ class LabelShards:
         launch = uuid.uuid4().hex[:12]
         device = "cuda" if resources.gpus_per_shard > 0 else "cpu"
         names = [f"label-shard-{launch}-{i}" for i in range(resources.label_shards)]
+        nodes = place_shards(cluster_nodes(), resources)
         remote: Any = ray.remote(LabelShard)
         self._actors: list[Any] = [
             remote.options(
@@ -90,8 +92,9 @@ class LabelShards:
                 lifetime="detached",
                 num_cpus=0,
                 num_gpus=resources.gpus_per_shard,
+                scheduling_strategy=pinned(node.id),
             ).remote(config.model_dump(mode="json"), number, shares.shard_threads, device)
-            for number, name in enumerate(names)
+            for number, (name, node) in enumerate(zip(names, nodes, strict=True))
         ]
         self._names = names
 

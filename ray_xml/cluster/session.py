@@ -11,6 +11,13 @@ from typing import Any
 
 import ray
 
+from ray_xml.cluster.placement import (
+    Node,
+    cluster_nodes,
+    place_shards,
+    shard_threads,
+    worker_places,
+)
 from ray_xml.errors import ResourceError
 from ray_xml.run_config import ResourcesConfig
 
@@ -51,7 +58,7 @@ def joins_cluster(resources: ResourcesConfig) -> bool:
 def check_local(resources: ResourcesConfig) -> None:
     """Refuses, before any process starts, what this machine cannot hold."""
     if not joins_cluster(resources):
-        _check(resources, [float(os.cpu_count() or 1)], None, "this machine")
+        _check_workers(resources, [float(os.cpu_count() or 1)], "this machine")
 
 
 def _places(nodes: Sequence[float], each: float) -> int:
@@ -65,10 +72,8 @@ def _largest_share(nodes: Sequence[float], processes: int) -> int:
     return next((each for each in choices if _places(nodes, each) >= processes), 1)
 
 
-def _check(
-    resources: ResourcesConfig, nodes: Sequence[float], gpus: float | None, where: str
-) -> Shares:
-    """Shares out ``nodes``, the CPUs of each, or refuses a run that they cannot hold."""
+def _check_workers(resources: ResourcesConfig, nodes: Sequence[float], where: str) -> float:
+    """CPUs of a worker, of ``nodes`` with so many each; refuses workers that they cannot hold."""
     each = resources.cpus_per_worker or _largest_share(nodes, resources.workers)
     if _places(nodes, each) < resources.workers:
         spread = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
@@ -77,19 +82,35 @@ def _check(
             f"{resources.workers * each:g} CPUs, but {where} has {sum(nodes):g}{spread}; lower "
             "resources.workers or resources.cpus_per_worker, or join a larger cluster"
         )
+    return each
+
+
+def _share_out(resources: ResourcesConfig, nodes: Sequence[Node], where: str) -> Shares:
+    """Shares out the nodes, or refuses a run that they cannot hold."""
+    each = _check_workers(resources, [node.cpus for node in nodes], where)
+    gpus = sum(node.gpus for node in nodes)
     wanted_gpus = (
         resources.workers * resources.gpus_per_worker
         + resources.label_shards * resources.gpus_per_shard
     )
-    if gpus is not None and wanted_gpus > gpus:
+    if wanted_gpus > gpus:
         raise ResourceError(
             f"the run asks for {wanted_gpus:g} GPUs (workers and label shards), but {where} has "
             f"{gpus:g}; lower resources.gpus_per_worker and resources.gpus_per_shard"
         )
+    placed = place_shards(nodes, resources)
+    per_worker, per_shard = resources.gpus_per_worker, resources.gpus_per_shard
+    places = worker_places(nodes, placed, each, per_worker, per_shard)
+    if places < resources.workers:
+        raise ResourceError(
+            f"beside the label shards, the GPUs of {where}'s nodes have room for {places} of the "
+            f"{resources.workers} workers with {per_worker:g} each; lower "
+            "resources.gpus_per_worker, or try resources.placement=pack"
+        )
     return Shares(
         cpus_per_worker=each,
         worker_threads=max(1, int(each)),
-        shard_threads=_largest_share(nodes, resources.label_shards),
+        shard_threads=shard_threads(placed),
     )
 
 
@@ -107,7 +128,7 @@ def session(resources: ResourcesConfig) -> Iterator[Shares]:
         ResourceError: the cluster is smaller than what the run asks for, or cannot be reached.
     """
     if ray.is_initialized():  # the caller's connection, and the caller's to end
-        yield _check_cluster(resources, "the cluster")
+        yield _share_out(resources, cluster_nodes(), "the cluster")
         return
     check_local(resources)
     set_environment()
@@ -129,12 +150,6 @@ def session(resources: ResourcesConfig) -> Iterator[Shares]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ResourceError(f"the Ray cluster at {address!r} cannot be joined: {error}") from error
     try:
-        yield _check_cluster(resources, "the cluster" if joins else "this machine")
+        yield _share_out(resources, cluster_nodes(), "the cluster" if joins else "this machine")
     finally:
         ray.shutdown()
-
-
-def _check_cluster(resources: ResourcesConfig, where: str) -> Shares:
-    held = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    nodes = [float(one["CPU"]) for one in held if one.get("CPU")]
-    return _check(resources, nodes, sum(float(one.get("GPU", 0)) for one in held), where)

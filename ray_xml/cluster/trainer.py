@@ -20,7 +20,9 @@ from ray.train import FailureConfig, LoggingConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from ray_xml import checkpoint
+from ray_xml.cluster.data_places import distribute, local_data
 from ray_xml.cluster.label_shards import LabelShards, ShardedRanges, ShardNames
+from ray_xml.cluster.placement import worker_strategy
 from ray_xml.cluster.session import Shares, check_local, session
 from ray_xml.config import build_config
 from ray_xml.console import Watcher
@@ -28,6 +30,8 @@ from ray_xml.errors import ConfigError, RayXmlError, TrainingError
 from ray_xml.exchange import Exchange
 from ray_xml.run_config import RunConfig, check_data
 from ray_xml.run_folder import RunFolder
+from ray_xml.run_storage import RunStorage
+from ray_xml.run_upload import Uploader
 from ray_xml.store import DataSet
 from ray_xml.training import Training
 
@@ -54,6 +58,7 @@ def train(config: RunConfig) -> Outcome:
     Raises:
         ConfigError, DataSetError, ResourceError: before any process starts.
         TrainingError: a worker or a shard failed; its own traceback is in the message.
+        StorageError: ``resources.storage`` cannot be used; what was trained is in the run folder.
     """
     for key, value in (("data", config.data), ("run", config.run)):
         if not value:
@@ -68,15 +73,22 @@ def train(config: RunConfig) -> Outcome:
     )
     folder = RunFolder(config.run)
     before = folder.begin(config)
-    if before < config.training.total:
-        with (
-            session(config.resources) as shares,
-            LabelShards(config, shares) as shards,
-            Watcher(folder),
-        ):
-            _fit(config, folder, shards.names(), shares)
+    storage = RunStorage(config.resources.storage) if config.resources.storage else None
+    if storage is not None:
+        storage.catch_up(folder, config)
+        before = folder.begin(config)
+    with Uploader(folder, storage):
+        if before < config.training.total:
+            _train(config, data, folder)
     done = folder.epochs_done()
     return Outcome(folder.path, done, done - before, folder.lines())
+
+
+def _train(config: RunConfig, data: DataSet, folder: RunFolder) -> None:
+    with session(config.resources) as shares:
+        given = distribute(config, data)
+        with LabelShards(given, shares) as shards, Watcher(folder):
+            _fit(given, folder, shards.names(), shares)
 
 
 def _fit(config: RunConfig, folder: RunFolder, shards: ShardNames, shares: Shares) -> None:
@@ -93,6 +105,7 @@ def _fit(config: RunConfig, folder: RunFolder, shards: ShardNames, shares: Share
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
             resources_per_worker=_per_worker(resources.gpus_per_worker, shares),
+            placement_strategy=worker_strategy(resources),
         ),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # typed as Train V1's
             name=f"train-{uuid.uuid4().hex[:12]}",
@@ -168,7 +181,7 @@ def _work(settings: dict[str, Any]) -> None:
     exchange = Exchange()
     training = Training(
         config,
-        DataSet.open(config.data),
+        local_data(config),
         folder.path,
         ShardedRanges(shards),
         exchange,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
 import torch
-from made import NUM_LABELS, local_ranges, make_config
+from made import NUM_LABELS, begin_cycle, local_ranges, make_config
 from safetensors.numpy import load_file
 from small_runs import no_shard_stays, shard_actors
 
@@ -17,15 +18,32 @@ from ray_xml.cluster.label_shards import LabelShards, ShardedRanges
 from ray_xml.cluster.session import Shares
 from ray_xml.errors import TrainingError
 from ray_xml.label_search import GIVEN, Found
-from ray_xml.proxies import fit, identity_map
-from ray_xml.ranges import LocalRanges
+from ray_xml.proxies import PairSums, fit, identity_map
+from ray_xml.ranges import LocalRanges, Ranges
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import split_rows
 from ray_xml.store import DataSet
 
 DIM, BLOCK = 24, 128
 SHARES = Shares(cpus_per_worker=1, worker_threads=1, shard_threads=1)
-Both = tuple[ShardedRanges, LocalRanges]
+Sums = tuple[PairSums, list[tuple[torch.Tensor, int]]]
+
+
+@dataclass(frozen=True)
+class Both:
+    """Shards and local ranges, and the sums that either gave before it had proxies."""
+
+    ranges: tuple[ShardedRanges, LocalRanges]
+    sums: list[Sums]
+
+    def __iter__(self) -> Iterator[ShardedRanges | LocalRanges]:
+        return iter(self.ranges)
+
+
+def sums_of(ranges: Ranges) -> Sums:
+    affine = 0.9 * identity_map(DIM)
+    gradients = [ranges.pair_gradient(affine, 7, part, 3) for part in range(3)]
+    return ranges.pair_sums(1.1 * identity_map(DIM)), gradients
 
 
 def config_of(data: DataSet, shards: int) -> RunConfig:
@@ -53,24 +71,23 @@ def both(cluster: None, data: DataSet, embeddings: np.ndarray) -> Iterator[Both]
         assert (names.ranges[0][0], names.ranges[-1][1]) == (0, NUM_LABELS)
         assert sorted(shard_actors()) == sorted(names.names)
         made = ShardedRanges(names), local_ranges(data, config, 3)
+        sums: list[Sums] = []
         for ranges in made:
-            ranges.begin_cycle(0)
-            # As workers do: blocks in any order, rows cut elsewhere than the ranges.
-            for first in reversed(range(0, len(embeddings), BLOCK)):
-                ranges.add_block(0, first, embeddings[first : first + BLOCK])
-            ranges.flush()
+            begin_cycle(ranges, 0, embeddings, block=BLOCK)
             affine, _ = fit(ranges, config.proxy, DIM, seed=0)
+            sums.append(sums_of(ranges))  # before proxies take the place of the centroids
             ranges.set_proxies(affine)
+            # As workers do: rows cut elsewhere than the ranges, in any order.
             for low, high in ((50, 80), (0, 33), (33, 50)):
                 ranges.add_rows(low, weight[low:high], bias[low:high])
             ranges.flush()
             ranges.index_rows()
-        yield made
+        yield Both(made, sums)
     assert no_shard_stays()
 
 
 def test_pair_sums(both: Both) -> None:
-    sharded, local = (ranges.pair_sums(1.1 * identity_map(DIM)) for ranges in both)
+    sharded, local = (one[0] for one in both.sums)
     assert torch.equal(sharded.gram, local.gram)
     assert torch.equal(sharded.cross, local.cross)
     assert (sharded.loss, sharded.pairs) == (local.loss, local.pairs)
@@ -78,9 +95,7 @@ def test_pair_sums(both: Both) -> None:
 
 
 def test_pair_gradients(both: Both) -> None:
-    affine = 0.9 * identity_map(DIM)
-    for part in range(3):
-        sharded, local = (ranges.pair_gradient(affine, 7, part, 3) for ranges in both)
+    for sharded, local in zip(*(one[1] for one in both.sums), strict=True):
         assert torch.equal(sharded[0], local[0])
         assert sharded[1] == local[1] > 0
 
@@ -90,7 +105,7 @@ def test_saved_proxies(both: Both, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         ranges.save_proxies(tmp_path / name)
     files = sorted(path.name for path in (tmp_path / "sharded").iterdir())
-    assert files == [f"proxies-{number:05d}.safetensors" for number in range(3)]
+    assert files == [f"proxies-{1000 * number:05d}.safetensors" for number in range(3)]
     for file in files:
         ours, theirs = (load_file(tmp_path / name / file) for name in ("sharded", "local"))
         np.testing.assert_array_equal(ours["proxies"], theirs["proxies"])
@@ -130,7 +145,7 @@ def assert_same(ours: Found, theirs: Found) -> None:
 
 
 def test_memory_counts_every_shard(both: Both) -> None:
-    assert both[0].peak_memory() > 3 * 50 * 2**20
+    assert both.ranges[0].peak_memory() > 3 * 50 * 2**20
 
 
 def test_shards_end_when_their_run_fails(cluster: None, data: DataSet) -> None:
@@ -158,8 +173,19 @@ def test_a_shard_that_cannot_start_says_why(cluster: None, data: DataSet, tmp_pa
     assert no_shard_stays(before)
 
 
-def test_a_block_of_another_cycle_is_refused(both: Both, embeddings: np.ndarray) -> None:
-    sharded = both[0]
-    sharded.add_block(1, 0, embeddings[:10])
-    with pytest.raises(ray.exceptions.RayTaskError, match="block of cycle 1 reached cycle 0"):
-        sharded.flush()
+def test_documents_are_searched_for_by_number(both: Both, embeddings: np.ndarray) -> None:
+    """The shards have read the embeddings themselves."""
+    numbers = np.random.default_rng(8).permutation(len(embeddings))[:300]
+    sources = ("proxy", "classifier")
+    blocks = [(at, numbers[at : at + 60], None) for at in range(0, 300, 60)]
+    expected = [(at, embeddings[some], None) for at, some, _ in blocks]
+    by_number = list(both.ranges[0].search(iter(blocks), 10, sources, True))
+    by_row = list(both.ranges[1].search(iter(expected), 10, sources, True))
+    for (key, ours), (other, theirs) in zip(by_number, by_row, strict=True):
+        assert key == other
+        assert_same(ours, theirs)
+
+
+def test_embeddings_of_other_documents_are_refused(both: Both, embeddings: np.ndarray) -> None:
+    with pytest.raises(ray.exceptions.RayTaskError, match="10 embeddings of 540 documents"):
+        begin_cycle(both.ranges[0], 1, embeddings[:10])

@@ -130,7 +130,13 @@ def test_the_command_line_says_it_in_one_line(config: Path, tmp_path: Path) -> N
 def shares(
     monkeypatch: pytest.MonkeyPatch, *nodes: dict[str, float], **keys: object
 ) -> session.Shares:
-    alive = [{"Alive": True, "Resources": node} for node in nodes]
+    alive = [
+        {
+            "Alive": True, "Resources": node, "NodeID": f"{number:056x}",
+            "NodeManagerHostname": f"host-{number}", "NodeManagerAddress": f"10.0.0.{number}",
+        }
+        for number, node in enumerate(nodes)
+    ]  # fmt: skip
     gone = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "nodes", lambda: [*alive, gone])
@@ -148,6 +154,8 @@ def shares(
         ([16, 16, 16, 16], {"workers": 3, "label_shards": 4}, 16, 16),
         ([16, 16, 16, 16], {"workers": 6, "label_shards": 6}, 8, 8),
         ([32, 4, 4], {"workers": 3, "label_shards": 1}, 10, 32),
+        ([32, 4, 4], {"workers": 3, "label_shards": 9}, 10, 4),
+        ([16, 16, 16], {"workers": 3, "label_shards": 3, "placement": "pack"}, 16, 5),
         ([0, 4], {"workers": 1, "label_shards": 1}, 4, 4),  # a head without CPUs
     ],
 )
@@ -170,6 +178,17 @@ def test_a_joined_cluster_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> 
             monkeypatch, {"CPU": 8.0, "GPU": 1.0}, workers=2, label_shards=2,
             gpus_per_worker=0.75, gpus_per_shard=0.25,
         )  # fmt: skip
+
+
+def test_gpus_that_suffice_in_sum_but_not_on_one_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would wait for ever for a place for such a process."""
+    nodes = [{"CPU": 8.0, "GPU": 1.0}] * 2
+    keys = {"workers": 1, "label_shards": 2, "gpus_per_worker": 1.0, "gpus_per_shard": 0.5}
+    with pytest.raises(ResourceError, match=r"room for 0 of the 1 workers .*placement=pack"):
+        shares(monkeypatch, *nodes, **keys)
+    assert shares(monkeypatch, *nodes, **keys, placement="pack").shard_threads == 4
+    with pytest.raises(ResourceError, match=r"label_shards=1 with 2 GPU each do not fit"):
+        shares(monkeypatch, *nodes, workers=1, label_shards=1, gpus_per_shard=2.0)
 
 
 # ---- how a failed run is told ----

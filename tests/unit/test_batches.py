@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -34,12 +36,21 @@ def maker(
 SHORTLISTS = np.random.default_rng(1).integers(0, LABELS, (DOCUMENTS, 3), dtype=np.int32)
 
 
+def cut(
+    order: np.ndarray, shortlists: np.ndarray | None
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Batches of five documents with their shortlists."""
+    for start in range(0, len(order), 5):
+        batch = order[start : start + 5]
+        yield batch, None if shortlists is None else shortlists[batch]
+
+
 def candidate_labels(
     made: BatchMaker, epoch: int, shortlists: np.ndarray | None = SHORTLISTS
 ) -> list[set[int]]:
     low, high = made.label_range
     order = epoch_order(DOCUMENTS, seed=1, epoch=epoch)
-    batches = made.epoch(order, 5, shortlists, epoch)
+    batches = made.epoch(cut(order, shortlists), epoch)
     everything = list(range(low, high))
     return [
         set(everything if b.candidates.rows is None else (b.candidates.rows + low).tolist())
@@ -49,7 +60,7 @@ def candidate_labels(
 
 def test_every_document_comes_once_and_the_last_batch_is_padded() -> None:
     order = epoch_order(DOCUMENTS, seed=1, epoch=0)
-    batches = list(maker((0, LABELS), workers=2).epoch(order, 5, SHORTLISTS, 0))
+    batches = list(maker((0, LABELS), workers=2).epoch(cut(order, SHORTLISTS), 0))
     assert [batch.documents for batch in batches] == [5, 5, 5, 5, 3]
     assert [len(batch.tokens.documents) for batch in batches] == [6, 6, 6, 6, 4]
     seen = [n for b in batches for n in b.tokens.documents[: b.documents].tolist()]
@@ -107,7 +118,7 @@ def test_every_candidate_is_everybody_s_negative_but_with_shortlist() -> None:
     order = epoch_order(DOCUMENTS, seed=1, epoch=0)
     for negatives, lists in (("random", None), ("union", SHORTLISTS), ("shortlist", SHORTLISTS)):
         made = maker((0, LABELS), negatives=negatives)
-        masks = [batch.candidates.mask is None for batch in made.epoch(order, 5, lists, 0)]
+        masks = [batch.candidates.mask is None for batch in made.epoch(cut(order, lists), 0)]
         assert masks == [negatives != "shortlist"] * 5
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ray_xml import checkpoint
-from ray_xml.checkpoint import FORMAT_VERSION, load_range, read_manifest
+from ray_xml.checkpoint import FORMAT_VERSION, load_into, load_range, pieces, read_manifest
 from ray_xml.errors import CheckpointError
 from ray_xml.partition import Range, even
 
@@ -25,13 +26,15 @@ def write(root: Path, epoch: int = 3, parts: int = 3) -> Path:
     folder = checkpoint.begin(root, epoch)
     assert checkpoint.temporary(root, epoch) == folder
     for number, (low, high) in enumerate(even(LABELS, parts)):
-        tensors = {"weight": whole()[low:high], "bias": whole()[low:high, 0]}
+        rows = torch.from_numpy(whole()[low:high])
+        tensors = {"weight": rows, "bias": rows[:, 0].clone()}
         checkpoint.save_part(folder, "rows", number, (low, high), tensors)
         checkpoint.save_part(
             folder, "optimizer-rows", number, (low, high), {"weight": -tensors["weight"]}
         )
     for number, (low, high) in enumerate(even(DIM, 2)):
-        checkpoint.save_part(folder, "columns", number, (low, high), {"t": whole()[:, low:high]})
+        columns = torch.from_numpy(whole())[:, low:high]
+        checkpoint.save_part(folder, "columns", number, (low, high), {"t": columns})
     return checkpoint.finish(root, epoch, {"best": 1.5, "with_proxies": False})
 
 
@@ -66,7 +69,7 @@ def test_columns_are_cut_along_their_axis(tmp_path: Path, wanted: Range) -> None
 def test_bits_survive(tmp_path: Path) -> None:
     folder = checkpoint.begin(tmp_path, 1)
     odd = np.array([[-0.0, 1e-45, np.inf], [np.nan, 3e38, 1 / 3]], np.float32)
-    turned = np.asfortranarray(odd)  # not contiguous
+    turned = torch.from_numpy(np.asfortranarray(odd))  # not contiguous
     checkpoint.save_part(folder, "odd", 0, (0, 2), {"x": turned})
     checkpoint.finish(tmp_path, 1, {})
     found = load_range(checkpoint.folder_of(tmp_path, 1), "odd", "x", (0, 2))
@@ -76,7 +79,7 @@ def test_bits_survive(tmp_path: Path) -> None:
 def test_an_unfinished_checkpoint_is_not_seen(tmp_path: Path) -> None:
     write(tmp_path, 2)
     folder = checkpoint.begin(tmp_path, 4)
-    checkpoint.save_part(folder, "rows", 0, (0, LABELS), {"weight": whole()})
+    checkpoint.save_part(folder, "rows", 0, (0, LABELS), {"weight": torch.from_numpy(whole())})
     (tmp_path / "epoch-notes").mkdir()
     assert checkpoint.epochs_in(tmp_path) == [2]
     with pytest.raises(CheckpointError, match=r"no manifest\.json"):
@@ -176,3 +179,95 @@ def test_json_is_replaced_whole(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == {"a": 1}
     checkpoint.write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 2}
+
+
+def write_bfloat16(root: Path) -> tuple[Path, torch.Tensor]:
+    """A checkpoint of bfloat16 rows in three parts, and these rows."""
+    odd = torch.tensor([-0.0, 1e-40, float("inf"), float("nan"), 3e38, 1 / 3, -2.0, 0.1])
+    rows = torch.cat([odd.reshape(2, DIM), torch.from_numpy(whole())[2:]]).bfloat16()
+    folder = checkpoint.begin(root, 1)
+    for number, (low, high) in enumerate(even(LABELS, 3)):
+        checkpoint.save_part(folder, "rows", number, (low, high), {"weight": rows[low:high]})
+    return checkpoint.finish(root, 1, {}), rows
+
+
+@pytest.mark.parametrize("wanted", [(0, 11), (1, 6), (10, 11)])
+def test_bfloat16_survives(tmp_path: Path, wanted: Range) -> None:
+    folder, rows = write_bfloat16(tmp_path)
+    expected = rows[slice(*wanted)]
+    found = torch.zeros_like(expected)
+    load_into(found, folder, "rows", "weight", wanted, 0)
+    assert torch.equal(found.view(torch.int16), expected.view(torch.int16))
+    widened = load_range(folder, "rows", "weight", wanted)
+    assert widened.dtype == np.float32
+    np.testing.assert_array_equal(widened, expected.float().numpy())
+
+
+@pytest.mark.parametrize("numbers", [1, 4, 9, 1 << 24])
+@pytest.mark.parametrize("wanted", [(0, 11), (3, 9), (10, 11)])
+def test_pieces_are_bounded_and_come_in_order(
+    tmp_path: Path, numbers: int, wanted: Range, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "_PIECE", numbers)
+    folder, reached = write(tmp_path), 0
+    for first, piece in pieces(folder, "rows", "weight", wanted):
+        assert first == reached
+        assert piece.numel() <= max(numbers, DIM)  # a row at least
+        expected = whole()[wanted[0] + first :][: len(piece)]
+        np.testing.assert_array_equal(piece.numpy(), expected)
+        reached += len(piece)
+    assert reached == wanted[1] - wanted[0]
+    biases = list(pieces(folder, "rows", "bias", wanted))
+    assert all(len(piece) <= numbers for _, piece in biases)
+    found = load_range(folder, "rows", "weight", wanted)
+    np.testing.assert_array_equal(found, whole()[slice(*wanted)])
+    into = torch.zeros(wanted[1] - wanted[0], DIM)
+    load_into(into, folder, "rows", "weight", wanted, 0)
+    np.testing.assert_array_equal(into.numpy(), whole()[slice(*wanted)])
+
+
+@pytest.mark.parametrize("wanted", [(0, 4), (1, 3), (3, 4)])
+def test_columns_are_filled_in_along_their_axis(tmp_path: Path, wanted: Range) -> None:
+    into = torch.zeros(LABELS, wanted[1] - wanted[0])
+    load_into(into, write(tmp_path), "columns", "t", wanted, 1)
+    np.testing.assert_array_equal(into.numpy(), whole()[:, slice(*wanted)])
+
+
+@pytest.mark.parametrize(
+    ("into", "said"),
+    [
+        (torch.zeros(LABELS, DIM + 1), r"float32 \[\d, 4\].*asks for torch.float32 \[\d, 5\]"),
+        (torch.zeros(LABELS, DIM - 1), r"float32 \[\d, 4\].*asks for torch.float32 \[\d, 3\]"),
+        (torch.zeros(LABELS, DIM, 1), r"float32 \[\d, 4\].*asks for torch.float32 \[\d, 4, 1\]"),
+        (torch.zeros(LABELS, DIM, dtype=torch.bfloat16), r"float32 .*asks for torch.bfloat16"),
+        (torch.zeros(LABELS, DIM, dtype=torch.float64), r"float32 .*asks for torch.float64"),
+    ],
+)
+def test_another_shape_or_type_is_refused(tmp_path: Path, into: torch.Tensor, said: str) -> None:
+    folder = write(tmp_path)
+    with pytest.raises(CheckpointError, match=said) as caught:
+        load_into(into, folder, "rows", "weight", (0, LABELS), 0)
+    assert str(folder) in str(caught.value)
+    assert "'weight'" in str(caught.value)
+    assert not into.any()
+
+
+def test_a_tensor_that_is_not_as_long_as_its_range_is_refused(tmp_path: Path) -> None:
+    folder = checkpoint.begin(tmp_path, 1)
+    checkpoint.save_part(folder, "rows", 0, (0, 5), {"weight": torch.zeros(4, DIM)})
+    with pytest.raises(CheckpointError, match=r"rows-00000.*damaged .*range is 0\.\.5"):
+        load_range(folder, "rows", "weight", (0, 5))
+
+
+def test_saving_takes_tensors_as_they_are(tmp_path: Path) -> None:
+    folder = checkpoint.begin(tmp_path, 1)
+    rows = torch.from_numpy(whole())
+    odd = {
+        "with a gradient": rows.clone().requires_grad_(),
+        "turned": rows.t().clone().t(),
+        "part": torch.cat([rows, rows])[:LABELS],
+    }
+    checkpoint.save_part(folder, "rows", 0, (0, LABELS), odd)
+    for name in odd:
+        np.testing.assert_array_equal(load_range(folder, "rows", name, (0, LABELS)), whole())
+    assert (folder / "rows-00000.safetensors").stat().st_size < 5 * whole().nbytes

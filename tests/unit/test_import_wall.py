@@ -15,7 +15,15 @@ ROOT = Path(__file__).parents[2]
 # Lowest first. A module imports modules of layers before its own, and none beside it.
 LAYERS = [
     ["ray_xml", "ray_xml.errors"],
-    ["ray_xml.config", "ray_xml.partition", "ray_xml.sparse", "ray_xml.hashing", "ray_xml.heap"],
+    [
+        "ray_xml.config",
+        "ray_xml.partition",
+        "ray_xml.sparse",
+        "ray_xml.hashing",
+        "ray_xml.heap",
+        "ray_xml.transfer",
+        "ray_xml.storage",
+    ],
     [
         "ray_xml.row_adam",
         "ray_xml.lean_adam",
@@ -48,7 +56,7 @@ LAYERS = [
         "ray_xml.mapped_file",
     ],
     ["ray_xml.store", "ray_xml.store_write", "ray_xml.xc_faults"],
-    ["ray_xml.xc_io", "ray_xml.docstrings", "ray_xml.synth"],
+    ["ray_xml.xc_io", "ray_xml.docstrings", "ray_xml.synth", "ray_xml.data_copy"],
     # What the method is made of; these do not know each other.
     [
         "ray_xml.encoder",
@@ -80,8 +88,9 @@ LAYERS = [
         "ray_xml.model_share",
         "ray_xml.prepare",
         "ray_xml.console",
+        "ray_xml.run_storage",
     ],
-    ["ray_xml.export"],
+    ["ray_xml.export", "ray_xml.run_upload"],
     ["ray_xml.predictor"],
     [
         "ray_xml.refresh",

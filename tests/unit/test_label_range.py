@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
-from made import dense, random_csr
+from made import begin_cycle, dense, proxies_of, random_csr
 
+from ray_xml import label_pairs, label_range, sparse
 from ray_xml.checkpoint import load_range
+from ray_xml.hashing import hash_32
 from ray_xml.label_range import LabelRange
 from ray_xml.label_search import GIVEN, Found
 from ray_xml.partition import Range
-from ray_xml.proxies import identity_map
+from ray_xml.proxies import PairSums, identity_map
 from ray_xml.ranges import Block, LocalRanges
-from ray_xml.sparse import Csr
+from ray_xml.shortlist import ShortlistConfig
+from ray_xml.sparse import Csr, Subset
 
 DOCUMENTS, LABELS, DIM, BLOCK = 90, 40, 8, 32
 SOURCES = ("proxy", "classifier")
@@ -57,12 +62,12 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
     return weight, bias
 
 
-def make(cuts: list[Range], *, with_rows: bool = True) -> tuple[list[LabelRange], LocalRanges]:
-    parts = [LabelRange(cut, labels()) for cut in cuts]
+def make(
+    cuts: list[Range], *, with_rows: bool = True, storage: Literal["float32", "float16"] = "float32"
+) -> tuple[list[LabelRange], LocalRanges]:
+    parts = [LabelRange(cut, labels(), ShortlistConfig(storage=storage)) for cut in cuts]
     ranges = LocalRanges(parts)
-    ranges.begin_cycle(4)
-    for first, block, _ in blocks(embeddings()):
-        ranges.add_block(4, first, block)
+    begin_cycle(ranges, 4, embeddings(), block=BLOCK)
     ranges.set_proxies(affine())
     if with_rows:
         weight, bias = rows()
@@ -85,8 +90,8 @@ def expected_proxies() -> np.ndarray:
 
 @pytest.mark.parametrize("cuts", CUTS)
 def test_proxies_are_unit_maps_of_mean_embeddings(cuts: list[Range]) -> None:
-    parts, _ = make(cuts)
-    found = np.concatenate([part.proxies() for part in parts])
+    parts, ranges = make(cuts)
+    found = proxies_of(ranges, LABELS)
     np.testing.assert_allclose(found, expected_proxies(), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(found[12], found[13])
     np.testing.assert_array_equal(found[1], found[38])
@@ -98,7 +103,7 @@ def brute_force(source: str, k: int) -> list[list[int]]:
     z = embeddings().astype(np.float64)
     seen = [label for label in range(LABELS) if label not in UNSEEN]
     if source == "proxy":
-        scores = z @ np.concatenate([part.proxies() for part in make(CUTS[0])[0]]).T
+        scores = z @ proxies_of(make(CUTS[0])[1], LABELS).T
     else:
         weight, bias = rows()
         scores = z @ weight.T.astype(np.float64) + bias
@@ -242,33 +247,207 @@ def test_without_classifier_rows_the_logits_are_zero() -> None:
 
 def test_a_new_cycle_forgets_the_old_one() -> None:
     parts, ranges = make(CUTS[1])
-    ranges.begin_cycle(5)
-    with pytest.raises(AssertionError, match="block of cycle 4 reached cycle 5"):
-        ranges.add_block(4, 0, embeddings())
-    ranges.add_block(5, 0, embeddings()[:50])
-    with pytest.raises(AssertionError, match="50 of 90"):
+    with pytest.raises(AssertionError, match="proxies took the place"):
         ranges.pair_sums(identity_map(DIM))
+    other = np.ascontiguousarray(embeddings()[::-1])
+    begin_cycle(ranges, 5, other)
+    assert [part.cycle for part in parts] == [5] * 4
     with pytest.raises(AssertionError, match="not fitted"):
-        parts[0].proxies()
+        proxies_of(ranges, LABELS)
+    with pytest.raises(AssertionError, match="no proxy index"):
+        search(ranges, 5)
+    # What it answers now is what ranges answer that never met another cycle.
+    fresh = LocalRanges([LabelRange(cut, labels()) for cut in CUTS[1]])
+    begin_cycle(fresh, 0, other)
+    sums = [one.pair_sums(affine()) for one in (ranges, fresh)]
+    assert torch.equal(sums[0].gram, sums[1].gram)
+    assert torch.equal(sums[0].cross, sums[1].cross)
+    for one in (ranges, fresh):
+        one.set_proxies(affine())
+    np.testing.assert_array_equal(proxies_of(ranges, LABELS), proxies_of(fresh, LABELS))
+
+
+def test_a_range_asks_for_a_cycle_and_for_all_of_its_documents() -> None:
+    ranges = LocalRanges([LabelRange((0, LABELS), labels())])
+    with pytest.raises(AssertionError, match="no cycle was begun"):
+        ranges.pair_sums(affine())
+    with pytest.raises(AssertionError, match="50 embeddings of 90"):
+        begin_cycle(ranges, 0, embeddings()[:50])
 
 
 def test_read_only_embeddings_are_fine() -> None:
     z = embeddings()
     z.flags.writeable = False  # as they come out of Ray's object store
-    part = LabelRange((0, LABELS), labels())
-    part.begin_cycle(0)
-    part.add_block(0, 0, z)
-    part.pair_sums(affine())
-    part.pair_gradient(affine(), 0, 0, 2)
-    part.set_proxies(affine())
-    part.search(z, 3, ("proxy",), False)
+    _, ranges = make(CUTS[0])
+    found = [next(ranges.search([(0, one, None)], 3, SOURCES, True)) for one in (z, embeddings())]
+    np.testing.assert_array_equal(found[0][1].labels["proxy"], found[1][1].labels["proxy"])
 
 
 @pytest.mark.parametrize("cuts", CUTS)
-def test_saved_proxies_are_read_back_over_any_range(cuts: list[Range], tmp_path) -> None:
-    parts, ranges = make(cuts)
-    ranges.save_proxies(tmp_path)
-    whole = np.concatenate([part.proxies() for part in parts])
+@pytest.mark.parametrize("saved", [3, 1000])
+def test_saved_proxies_are_read_back_over_any_range(
+    cuts: list[Range], saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_range, "_SAVED", saved)
+    make(cuts)[1].save_proxies(tmp_path)
+    files = sum(-(-(high - low) // saved) for low, high in cuts)
+    assert len(list(tmp_path.glob("proxies-*.safetensors"))) == files
+    whole = load_range(tmp_path, "proxies", "proxies", (0, LABELS))
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(whole, expected_proxies(), rtol=1e-4, atol=1e-5)
+    assert (whole[sorted(UNSEEN)] == 0).all()
     for low, high in [(0, 40), (3, 34), (39, 40)]:
         found = load_range(tmp_path, "proxies", "proxies", (low, high))
         np.testing.assert_array_equal(found, whole[low:high])
+
+
+def fitted_sums(chosen: set[int], g: torch.Tensor) -> tuple[np.ndarray, np.ndarray, float, int]:
+    """(gram, cross, loss, pairs) over the pairs of some labels, one pair after another."""
+    held, z = dense(labels()) > 0, embeddings().astype(np.float64)
+    gram, cross = np.zeros((DIM + 1, DIM + 1)), np.zeros((DIM + 1, DIM))
+    loss, pairs = 0.0, 0
+    for label in sorted(chosen):
+        centroid = np.append(z[held[:, label]].mean(0), 1.0)
+        for document in np.flatnonzero(held[:, label]):
+            distance = ((g.numpy() @ centroid - z[document]) ** 2).sum()
+            weight = 1 / (1 + distance)
+            gram += weight * np.outer(centroid, centroid)
+            cross += weight * np.outer(centroid, z[document])
+            loss, pairs = loss + np.log1p(distance), pairs + 1
+    return gram, cross, loss, pairs
+
+
+@pytest.mark.parametrize("cuts", CUTS)
+@pytest.mark.parametrize("fit_labels", [1, 12, 33, 1000])
+@pytest.mark.parametrize("pairs", [4, 8192])
+def test_sums_are_those_of_the_labels_that_the_map_is_fitted_to(
+    cuts: list[Range], fit_labels: int, pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_pairs, "PAIRS", pairs)
+    seen = sorted(set(range(LABELS)) - UNSEEN)
+    share = fit_labels / len(seen)
+    drawn = hash_32(label_range._CHOICE, torch.tensor(seen)).tolist()
+    chosen = {label for label, one in zip(seen, drawn, strict=True) if one / 2**32 < share}
+    if fit_labels >= len(seen):
+        assert chosen == set(seen)
+    elif fit_labels > 1:
+        assert 0 < len(chosen) < len(seen)
+    ranges = LocalRanges([LabelRange(cut, labels(), fit_labels=fit_labels) for cut in cuts])
+    begin_cycle(ranges, 0, embeddings())
+    found = ranges.pair_sums(affine())
+    gram, cross, loss, count = fitted_sums(chosen, affine())
+    assert found.pairs == count
+    assert found.loss == pytest.approx(loss, rel=1e-5)
+    np.testing.assert_allclose(found.gram.numpy(), gram, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.cross.numpy(), cross, rtol=1e-5, atol=1e-5)
+    # Parts of them together are all of them: the gradient of the loss, by autograd.
+    parts = [ranges.pair_gradient(affine(), 3, part, 4) for part in range(4)]
+    assert sum(pairs for _, pairs in parts) == count
+    z, held = torch.from_numpy(embeddings()).double(), torch.from_numpy(dense(labels()) > 0)
+    g = affine().requires_grad_()
+    total = g.sum() * 0
+    for label in chosen:
+        own = z[held[:, label]]
+        mapped = g @ torch.cat([own.mean(0), torch.ones(1)])
+        total = total + torch.log1p((mapped - own).square().sum(1)).sum()
+    total.backward()
+    torch.testing.assert_close(sum(one for one, _ in parts), g.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("cuts", CUTS[1:])
+def test_sums_leave_no_trace_of_ranges_or_chunks(
+    cuts: list[Range], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sums(cuts: list[Range]) -> PairSums:
+        ranges = LocalRanges([LabelRange(cut, labels(), fit_labels=20) for cut in cuts])
+        begin_cycle(ranges, 0, embeddings())
+        return ranges.pair_sums(affine())
+
+    whole = sums(CUTS[0])
+    monkeypatch.setattr(label_pairs, "PAIRS", 5)
+    found = sums(cuts)
+    assert found.pairs == whole.pairs
+    assert found.loss == pytest.approx(whole.loss, rel=1e-7)
+    torch.testing.assert_close(found.gram, whole.gram, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(found.cross, whole.cross, rtol=1e-6, atol=1e-6)
+
+
+def test_float16_vectors_give_the_same_lists_up_to_rounding() -> None:
+    full, half = make(CUTS[1]), make(CUTS[1], storage="float16")
+    proxies = proxies_of(half[1], LABELS)
+    assert proxies.dtype == np.float16
+    np.testing.assert_allclose(
+        proxies.astype(np.float32), proxies_of(full[1], LABELS), rtol=5e-3, atol=2e-3
+    )
+    one, other = search(full[1], 33), search(half[1], 33)
+    for source, name in (("proxy", "cosines"), ("classifier", "logits")):
+        lists = [found.labels[source] for found in (one, other)]
+        by_label = np.argsort(lists[0], 1), np.argsort(lists[1], 1)
+        scores = [
+            np.take_along_axis(getattr(found, name)[source], order, 1)
+            for found, order in zip((one, other), by_label, strict=True)
+        ]
+        # All 33 seen labels are listed, so by label the scores face each other.
+        np.testing.assert_allclose(scores[0], scores[1], rtol=1e-2, atol=1e-2)
+        # Where two lists differ, the scores at that place are nearly equal.
+        differ = lists[0] != lists[1]
+        assert differ.mean() < 0.1
+        np.testing.assert_allclose(
+            getattr(one, name)[source][differ],
+            getattr(other, name)[source][differ],
+            rtol=1e-2,
+            atol=1e-2,
+        )
+
+
+def test_labels_may_be_a_part_of_those_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some rows of a larger matrix, in another order, taken a few at a time."""
+    monkeypatch.setattr(sparse, "_ROWS", 7)
+    monkeypatch.setattr(sparse, "_ENTRIES", 11)
+    order = np.random.default_rng(7).permutation(2 * DOCUMENTS)[:DOCUMENTS]
+    lists = [[38] for _ in range(2 * DOCUMENTS)]
+    for place, row in enumerate(order):
+        lists[row] = labels().slice(place, place + 1).packed().ids.tolist()
+    subset = Subset(Csr.from_lists(lists, LABELS), order)
+    ranges = LocalRanges([LabelRange(cut, subset) for cut in CUTS[1]])
+    begin_cycle(ranges, 0, embeddings())
+    ranges.set_proxies(affine())
+    expected = make(CUTS[1], with_rows=False)[1]
+    np.testing.assert_array_equal(proxies_of(ranges, LABELS), proxies_of(expected, LABELS))
+
+
+def test_rows_replace_those_of_before() -> None:
+    _, ranges = make(CUTS[1])
+    weight, bias = rows()
+    for first in (20, 0):
+        part = slice(first, first + 20)
+        ranges.add_rows(first, -weight[part].astype(np.float16), -bias[part])
+    ranges.index_rows()
+    found = search(ranges, 5, ("classifier",))
+    z = embeddings().astype(np.float64)
+    logits = z @ -weight.astype(np.float16).T.astype(np.float64) - bias
+    at = found.labels["classifier"].astype(np.int64)
+    np.testing.assert_allclose(
+        found.logits["classifier"], np.take_along_axis(logits, at, 1), rtol=1e-4, atol=1e-4
+    )
+    logits[:, sorted(UNSEEN)] = -np.inf
+    np.testing.assert_allclose(
+        found.logits["classifier"], -np.sort(-logits, 1)[:, :5], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_documents_are_searched_for_by_number() -> None:
+    """Their embeddings are those of the file; numbers may come in any order."""
+    _, ranges = make(CUTS[1])
+    numbers = np.random.default_rng(6).permutation(DOCUMENTS)[:41]
+    given = given_labels()[numbers]
+    by_number, by_row = (
+        next(ranges.search([(7, what, given)], 6, SOURCES, True))
+        for what in (numbers, embeddings()[numbers])
+    )
+    assert by_number[0] == by_row[0] == 7
+    for part in ("labels", "cosines", "logits"):
+        for source in (*SOURCES, GIVEN):
+            np.testing.assert_array_equal(
+                getattr(by_number[1], part)[source], getattr(by_row[1], part)[source]
+            )

@@ -18,11 +18,11 @@ from ray_xml.sparse import Csr
 DOCUMENTS, QUERIES, FEATURES, LABELS = 40, 11, 25, 13
 
 
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=[0, 60, 10**9])
+def _small_blocks(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setattr(neighbors, "_SHORT", request.param)
     monkeypatch.setattr(neighbors, "_BLOCK", 7)
     monkeypatch.setattr(neighbors, "_SEARCH_BLOCK", 4)
-    monkeypatch.setattr(neighbors, "_ENTRIES", 150)
 
 
 def documents(seed: int, rows: int = DOCUMENTS) -> Csr:

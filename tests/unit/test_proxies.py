@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from made import dense, random_csr
+from made import begin_cycle, dense, random_csr
 from torch import Tensor, nn
 
 from ray_xml.label_range import LabelRange
@@ -36,10 +36,7 @@ def embeddings() -> np.ndarray:
 
 def ranges(parts: int, block: int = 50) -> LocalRanges:
     made = LocalRanges([LabelRange(cut, labels()) for cut in even(LABELS, parts)])
-    made.begin_cycle(0)
-    z = embeddings()
-    for first in reversed(range(0, DOCUMENTS, block)):  # blocks come in any order
-        made.add_block(0, first, z[first : first + block])
+    begin_cycle(made, 0, embeddings(), block=block)
     return made
 
 
@@ -190,8 +187,7 @@ def batch_members(seed: int, epochs: int, parts: int) -> list[list[Tensor]]:
     for pair, (d, one) in enumerate(zip(document, label, strict=True)):
         rows = [[one] if row == d else [] for row in range(DOCUMENTS)]
         alone = LocalRanges([LabelRange((0, LABELS), Csr.from_lists(rows, LABELS))])
-        alone.begin_cycle(0)
-        alone.add_block(0, 0, embeddings())
+        begin_cycle(alone, 0, embeddings())
         for epoch in range(epochs):
             sizes = [
                 alone.pair_gradient(identity_map(DIM), seed + epoch, part, parts)[1]
@@ -222,8 +218,7 @@ def test_irls_reaches_a_lower_loss_than_adam() -> None:
 @pytest.mark.parametrize("solver", ["irls", "adam"])
 def test_without_pairs_the_map_is_the_identity(solver: str) -> None:
     none = LocalRanges([LabelRange((0, 3), Csr.from_lists([[], []], 3))])
-    none.begin_cycle(0)
-    none.add_block(0, 0, np.ones((2, DIM), np.float16))
+    begin_cycle(none, 0, np.ones((2, DIM), np.float16))
     affine, loss = fit(none, ProxyConfig(solver=solver), DIM, seed=0)
     assert torch.equal(affine, identity_map(DIM))
     assert math.isnan(loss)

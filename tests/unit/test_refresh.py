@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made import dense, make_config, make_training, random_csr
+from made import dense, make_config, make_training, proxies_of, random_csr, whole
 
 from ray_xml import blend, refresh
 from ray_xml.blend import Evidence
 from ray_xml.refresh import Validation, count_hits, true_candidates
+from ray_xml.shortlists import Shortlists
 from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
 from ray_xml.training import Training
@@ -40,7 +41,7 @@ def make(
     generator = torch.Generator().manual_seed(0)
     weight = training.classifier.weight
     weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
-    training.refresher.fit_proxies(0, training.features)
+    training.refresher.fit_proxies(0, training.features, folder / "embeddings")
     training.refresher.send_classifier()
     return training
 
@@ -49,8 +50,7 @@ def all_scores(training: Training, features) -> dict[str, np.ndarray]:
     """float64 [N, L]: score of every label under each source, −inf for labels never seen."""
     z = training.encoder.encode(features).half().double().numpy()
     unit = z / np.linalg.norm(z, axis=1, keepdims=True)
-    parts = training.ranges._ranges
-    proxies = np.concatenate([part.proxies() for part in parts]).astype(np.float64)
+    proxies = proxies_of(training.ranges, len(training.label_counts)).astype(np.float64)
     classifier = training.classifier
     scores = {
         "proxy": unit @ proxies.T,
@@ -67,14 +67,21 @@ def best(scores: np.ndarray, k: int) -> np.ndarray:
     return np.argsort(-np.round(scores, 5), axis=1, kind="stable")[:, :k]
 
 
+def shortlists(training: Training, path: Path) -> np.ndarray:
+    """int32 [N, k]: the lists of all training documents, in the order of their numbers."""
+    documents = np.arange(training.features.num_rows)
+    made = Shortlists(path, documents, training.config.shortlist)
+    found = made.search(64, training.ranges, training.exchange, training.device, lambda _: None)
+    return np.concatenate([lists for _, lists in found])
+
+
 @pytest.mark.parametrize("source", ["proxy", "classifier", "both"])
 def test_shortlists_are_brute_force(data: DataSet, tmp_path: Path, source: str) -> None:
     training = make(data, tmp_path, source)
-    path = tmp_path / "shortlists" / "made.i32"
-    training.refresher.write_shortlists(path, training.features)
+    lists = shortlists(training, tmp_path / "shortlists" / "made.i32")
     sources = training.config.shortlist.sources
-    lists = np.fromfile(path, np.int32).reshape(training.features.num_rows, SIZE * len(sources))
-    scores = all_scores(training, training.features)
+    assert lists.shape == (training.features.num_rows, SIZE * len(sources))
+    scores = all_scores(training, whole(training.features))
     expected = np.concatenate([best(scores[one], SIZE) for one in sources], 1)
     agree = 0
     for row, names in zip(lists, expected, strict=True):
@@ -87,10 +94,8 @@ def test_shortlists_are_brute_force(data: DataSet, tmp_path: Path, source: str) 
 
 def test_fitted_rows_find_their_labels(data: DataSet, tmp_path: Path) -> None:
     training = make(data, tmp_path, "proxy")
-    training.refresher.write_shortlists(tmp_path / "made.i32", training.features)
-    lists = np.fromfile(tmp_path / "made.i32", np.int32).reshape(-1, SIZE)
-    hits = count_hits(lists, training.labels.packed())
-    assert hits > 0.7 * training.labels.nnz
+    lists, truth = shortlists(training, tmp_path / "lists" / "made.i32"), whole(training.labels)
+    assert count_hits(lists, truth) > 0.7 * truth.nnz
 
 
 def validate(training: Training) -> Validation:
@@ -133,7 +138,7 @@ def test_validation_is_brute_force(data: DataSet, tmp_path: Path, source: str, s
     """The fit, the metrics under it and both recalls, worked out over all labels."""
     training = make(data, tmp_path, source, neighbors={"size": size, "labels": 10})
     found = validate(training)
-    evidence, listed = all_evidence(training, training.held_features)
+    evidence, listed = all_evidence(training, whole(training.held_features))
     truth = dense(training.held_labels) > 0
     features = evidence.features(training.label_counts)
     # Each half of the documents is measured by the fit to the other half.
@@ -148,10 +153,10 @@ def test_validation_is_brute_force(data: DataSet, tmp_path: Path, source: str, s
     by_half = [fits[1 - one].log_odds(evidence, training.label_counts) for one in (0, 1)]
     scores = np.where(listed, np.where(half[:, None] == 0, *by_half), -np.inf)
     sums = training.sums.from_array(np.zeros_like(training.sums.as_array()))
-    sums.update(np.argsort(-scores, axis=1, kind="stable")[:, :5], training.held_labels)
+    sums.update(np.argsort(-scores, axis=1, kind="stable")[:, :5], whole(training.held_labels))
     assert found.results == pytest.approx(sums.result(), abs=0.6)  # half a document of 120
     dense_only, _ = all_evidence(
-        make(data, tmp_path / "0", source, neighbors={"size": 0}), training.held_features
+        make(data, tmp_path / "0", source, neighbors={"size": 0}), whole(training.held_features)
     )
     recall = 100 * (dense_only.labels >= 0)[truth].mean()
     assert found.recall == pytest.approx(recall, abs=0.5)
@@ -166,7 +171,7 @@ def test_validation_is_brute_force(data: DataSet, tmp_path: Path, source: str, s
 def test_the_fitted_score_beats_every_single_part_of_it(data: DataSet, tmp_path: Path) -> None:
     training = make(data, tmp_path, "both", neighbors={"size": 20})
     found = validate(training)
-    evidence, listed = all_evidence(training, training.held_features)
+    evidence, listed = all_evidence(training, whole(training.held_features))
     truth = dense(training.held_labels) > 0
     results = {}
     features = evidence.features(training.label_counts)
@@ -206,19 +211,19 @@ def test_true_candidates_are_those_that_a_loop_finds() -> None:
     for _ in range(20):
         truth = random_csr(rng, 9, 15, 0.3, binary=True)
         lists = rng.integers(-1, 15, (9, 6)).astype(np.int32)
-        whole = dense(truth)
+        held = dense(truth)
         found = true_candidates(lists, truth)
         for (row, place), label in np.ndenumerate(lists):
-            assert found[row, place] == (label >= 0 and whole[row, label] > 0)
+            assert found[row, place] == (label >= 0 and held[row, label] > 0)
 
 
 def test_own_blocks_encode_every_document_once(data: DataSet, tmp_path: Path) -> None:
     training = make(data, tmp_path, "proxy")
-    seen, whole = [], training.encoder.encode(training.features).half().numpy()
+    seen, expected = [], training.encoder.encode(whole(training.features)).half().numpy()
     for first, block in training.refresher.own_blocks(training.features, "encode"):
         assert block.dtype == np.float16
         np.testing.assert_allclose(
-            block.astype(np.float32), whole[first : first + len(block)], rtol=2e-3, atol=1e-4
+            block.astype(np.float32), expected[first : first + len(block)], rtol=2e-3, atol=1e-4
         )
         seen += range(first, first + len(block))
     assert seen == list(range(training.features.num_rows))

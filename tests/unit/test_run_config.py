@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made import make_config
 
@@ -87,6 +88,59 @@ def test_of_many_labels_a_few_thousand_are_drawn(data: DataSet, negatives: str, 
     config = make_config(classifier=classifier).resolved(many)
     assert config.classifier.drawn == drawn
     assert config.classifier.uses_shortlists(8193) == (negatives == "union")
+
+
+@pytest.mark.parametrize(
+    ("labels", "rows", "optimizer", "vectors"),
+    [
+        (80, "float32", "adam", "float32"),
+        (200_000, "float32", "adam", "float32"),
+        (200_001, "float32", "adam", "float16"),
+        (500_000, "float32", "adam", "float16"),
+        (500_001, "bfloat16", "adam_row", "float16"),
+    ],
+)
+def test_many_labels_are_stored_lean(
+    data: DataSet, labels: int, rows: str, optimizer: str, vectors: str
+) -> None:
+    many = DataSet(data.path, data.meta.model_copy(update={"num_labels": labels}))
+    config = make_config().resolved(many)
+    assert (config.classifier.storage, config.classifier.optimizer) == (rows, optimizer)
+    assert config.shortlist.storage == vectors
+    assert config.classifier.second == {"adam": "element", "adam_row": "row"}[optimizer]
+    assert config.shortlist.vector_type == {"float16": np.float16, "float32": np.float32}[vectors]
+    assert config.resolved(data) == config  # what is known is not asked again
+
+
+@pytest.mark.parametrize(
+    ("storage", "optimizer", "resolved"),
+    [
+        ("bfloat16", "auto", "adam_row"),
+        ("float32", "auto", "adam"),
+        ("bfloat16", "adam", "adam"),
+        ("float32", "sgd", "sgd"),
+        ("auto", "adam_row", "adam_row"),
+    ],
+)
+@pytest.mark.parametrize("labels", [80, 1_000_000])
+def test_what_is_said_of_storage_holds(
+    data: DataSet, storage: str, optimizer: str, resolved: str, labels: int
+) -> None:
+    many = DataSet(data.path, data.meta.model_copy(update={"num_labels": labels}))
+    classifier = {"storage": storage, "optimizer": optimizer}
+    config = make_config(classifier=classifier, shortlist={"storage": "float32"}).resolved(many)
+    if storage == "auto":
+        assert config.classifier.storage == ("float32" if labels == 80 else "bfloat16")
+    else:
+        assert config.classifier.storage == storage
+    assert config.classifier.optimizer == resolved
+    assert config.shortlist.storage == "float32"
+    assert config.shortlist.size == 12  # nothing else is lost on the way
+
+
+def test_an_unresolved_optimizer_says_so() -> None:
+    with pytest.raises(AssertionError, match="not resolved"):
+        _ = make_config().classifier.second
 
 
 @pytest.mark.parametrize(

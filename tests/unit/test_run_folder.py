@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from made import make_config
 
 from ray_xml import checkpoint
@@ -18,7 +19,7 @@ def store(
     run: RunFolder, epoch: int, *, with_proxies: bool = True, best: int | None = None
 ) -> None:
     folder = checkpoint.begin(run.checkpoints, epoch)
-    checkpoint.save_part(folder, "rows", 0, (0, 1), {"x": np.zeros(1)})
+    checkpoint.save_part(folder, "rows", 0, (0, 1), {"x": torch.zeros(1)})
     manifest = {"with_proxies": with_proxies, "best_epoch": best}
     checkpoint.finish(run.checkpoints, epoch, manifest)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made import make_config, make_training
+from made import make_config, make_training, proxies_of
 
 from ray_xml import checkpoint
 from ray_xml.blend import DEFAULT
@@ -22,8 +22,7 @@ from ray_xml.training import Training
 def trained(data: DataSet, folder: Path, **training: int) -> Training:
     """A training whose weights, moments and step counts have all moved."""
     made = make_training(data, make_config(training=training), folder)
-    made.refresher.fit_proxies(0, made.features)
-    made.refresher.write_shortlists(made._shortlist_path(0), made.features)
+    made._refresh()
     made._train_epoch(0)
     made.state.epoch = 1
     return made
@@ -95,7 +94,7 @@ def test_the_manifest_tells_what_prediction_needs(data: DataSet, tmp_path: Path)
     normalised = checkpoint.load_range(folder, "encoder", "normalised_weight", (0, 24))
     np.testing.assert_array_equal(normalised, made.encoder.normalised_weight().detach().numpy())
     proxies = checkpoint.load_range(folder, "proxies", "proxies", (0, 80))
-    np.testing.assert_array_equal(proxies, made.ranges._ranges[0].proxies())
+    np.testing.assert_array_equal(proxies, proxies_of(made.ranges, 80))
 
 
 def test_without_ranges_there_are_no_proxies(data: DataSet, tmp_path: Path) -> None:

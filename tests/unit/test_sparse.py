@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from ray_xml.sparse import Csr
+from ray_xml import sparse
+from ray_xml.sparse import Csr, Subset, distinct
 
 SHAPES = [(1, 1), (7, 5), (40, 30), (3, 200), (5, 1)]
 
@@ -150,3 +151,86 @@ def test_read_only_arrays_are_enough(csr: Csr) -> None:
     csr.transpose()
     csr.columns(0, csr.num_columns)
     csr.slice(0, 1).packed()
+
+
+@pytest.fixture(params=[1, 3, 10_000], ids="{} entries".format)
+def _few_at_a_time(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrices are gone through in pieces of one row, of a few, and whole."""
+    monkeypatch.setattr(sparse, "_ENTRIES", request.param)
+    monkeypatch.setattr(sparse, "_ROWS", request.param)
+
+
+def bumpy(binary: bool, seed: int = 0) -> Csr:
+    """Rows with none to many entries, empty ones at both ends and beside each other."""
+    rng = np.random.default_rng(seed)
+    counts = [0, 0, 1, 12, 0, 3, 0, 0, 2, 30, 1, 5, 0]
+    ids = [np.sort(rng.permutation(30)[:count]).tolist() for count in counts]
+    values = [rng.standard_normal(count).tolist() for count in counts]
+    return Csr.from_lists(ids, 30, None if binary else values)
+
+
+ROWS = [[], [3], [0, 1], [9, 9, 9], list(range(13)), list(range(12, -1, -1)), [4, 6, 7]]
+
+
+@pytest.mark.usefixtures("_few_at_a_time")
+@pytest.mark.parametrize("binary", [True, False])
+def test_pieces_do_not_show(binary: bool) -> None:
+    for csr in (bumpy(binary), bumpy(binary).slice(3, 11)):
+        whole = dense(csr)
+        assert np.array_equal(csr.column_counts(), (whole != 0).sum(0))
+        assert csr.column_counts().dtype == np.int64
+        for low, high in [(0, 30), (0, 0), (7, 8), (11, 29)]:
+            part = csr.columns(low, high)
+            assert_well_formed(part)
+            assert (part.values is None) == binary
+            assert part.num_columns == high - low
+            assert np.array_equal(dense(part), whole[:, low:high])
+        for rows in ROWS:
+            own = np.array(rows, np.int64)[np.array(rows, np.int64) < csr.num_rows]
+            taken = csr.take(own)
+            assert_well_formed(taken)
+            assert (taken.values is None) == binary
+            assert np.array_equal(dense(taken), whole[own])
+
+
+@pytest.mark.usefixtures("_few_at_a_time")
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("rows", ROWS, ids=str)
+def test_a_subset_is_the_rows_taken(rows: list[int], binary: bool) -> None:
+    chosen = np.array(rows, np.int64)
+    subset, whole = Subset(bumpy(binary), chosen), dense(bumpy(binary))[chosen]
+    assert (subset.num_rows, subset.num_columns) == whole.shape
+    assert np.array_equal(subset.column_counts(), (whole != 0).sum(0))
+    for start, stop in [(0, len(rows)), (0, 1), (1, 4), (2, 2), (0, 99)]:
+        part = subset.slice(start, stop)
+        assert_well_formed(part)
+        assert np.array_equal(dense(part), whole[start:stop])
+    again = np.arange(len(rows))[::-2]
+    assert np.array_equal(dense(subset.take(again)), whole[again])
+    for low, high in [(0, 30), (4, 4), (5, 19)]:
+        part = subset.columns(low, high)
+        assert_well_formed(part)
+        assert part.num_columns == high - low
+        assert np.array_equal(dense(part), whole[:, low:high])
+        assert part.nnz == 0 or (part.values is None) == binary
+    for size in (1, 4, 100):
+        blocks = list(subset.blocks(size))
+        assert [start for start, _ in blocks] == list(range(0, len(rows), size))
+        together = [dense(block) for _, block in blocks]
+        assert np.array_equal(np.vstack([whole[:0], *together]), whole)
+
+
+def test_a_subset_leaves_its_matrix_where_it_is() -> None:
+    csr = bumpy(binary=False)
+    subset = Subset(csr, np.array([2, 9]))
+    assert subset.whole.ids is csr.ids
+    assert not np.shares_memory(subset.slice(0, 2).ids, csr.ids)
+
+
+def test_distinct_numbers_are_those_of_numpy() -> None:
+    random = np.random.default_rng(0)
+    for size in (0, 1, 500):
+        numbers = random.integers(200, size=size, dtype=np.int32)
+        found = distinct(numbers)
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, np.unique(numbers))

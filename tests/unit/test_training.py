@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from made import make_config, make_data_set, make_training, train
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
-from ray_xml import checkpoint, partition
+from ray_xml import checkpoint, partition, shortlists
 from ray_xml.blend import DEFAULT
 from ray_xml.errors import CheckpointError, TrainingError
 from ray_xml.metrics import top_labels_baseline
@@ -19,15 +20,18 @@ from ray_xml.neighbors import NeighborsConfig
 from ray_xml.predictor import Predictor
 from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
+from ray_xml.shortlists import Shortlists
 from ray_xml.store import DataSet
 from ray_xml.training import Training
 
 
 def tensors(folder: Path, epoch: int) -> dict[str, np.ndarray]:
-    """Every tensor of a checkpoint."""
+    """Every tensor of a checkpoint; bfloat16 as the integers of its bits."""
     found: dict[str, np.ndarray] = {}
     for path in sorted((folder / "checkpoints" / f"epoch-{epoch:04d}").glob("*.safetensors")):
-        found |= {f"{path.stem}/{name}": value for name, value in load_file(path).items()}
+        for name, value in load_file(path).items():
+            bits = value.view(torch.int16) if value.dtype == torch.bfloat16 else value
+            found[f"{path.stem}/{name}"] = bits.numpy()
     return found
 
 
@@ -192,14 +196,19 @@ def test_without_validation_the_last_checkpoint_is_the_model(data: DataSet, tmp_
 def watched_refreshes(training: Training, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     """(epochs done, what happened) of the refreshes to come."""
     seen: list[tuple[int, str]] = []
-    for name in ("fit_proxies", "send_classifier", "validate", "write_shortlists"):
-        method = getattr(training.refresher, name)
 
-        def watched(*given: Any, name: str = name, method: Any = method) -> Any:
+    def watch(owner: Any, name: str) -> None:
+        method = getattr(owner, name)
+
+        def watched(*given: Any) -> Any:
             seen.append((training.state.epoch, name))
             return method(*given)
 
-        monkeypatch.setattr(training.refresher, name, watched)
+        monkeypatch.setattr(owner, name, watched)
+
+    for name in ("fit_proxies", "send_classifier", "validate"):
+        watch(training.refresher, name)
+    watch(Shortlists, "search")
     return seen
 
 
@@ -228,7 +237,7 @@ def test_where_shortlists_have_a_say_the_first_epoch_has_them(
     training = make_training(data, config, tmp_path)
     seen = watched_refreshes(training, monkeypatch)
     assert len(list(training.epochs())) == 3
-    lists = ["write_shortlists"]
+    lists = ["search"]
     assert seen == [
         *((0, name) for name in ["fit_proxies", *lists]),
         *((2, name) for name in ["fit_proxies", "send_classifier", "validate", *lists]),
@@ -291,12 +300,142 @@ def test_another_data_set_is_refused(data: DataSet, tmp_path: Path) -> None:
 
 
 def test_a_lost_shortlist_is_made_anew(data: DataSet, tmp_path: Path) -> None:
+    """From the model as it is then, for all epochs that are left of the cycle."""
     train(data, longer(4, 2), tmp_path)
     (lost,) = (tmp_path / "shortlists").iterdir()
+    before = lost.read_bytes()
     lost.unlink()
-    train(data, longer(4, 4), tmp_path)
-    assert RunFolder(tmp_path).epochs_done() == 4
-    assert lost.exists()
+    shutil.copytree(tmp_path / "checkpoints", tmp_path / "same" / "checkpoints")
+    reports = make_training(data, longer(4, 4), tmp_path).epochs()
+    assert next(reports).line["epoch"] == 3
+    found = np.fromfile(lost, np.int32).reshape(540, -1)
+    assert found.tobytes() != before
+    assert [report.line["epoch"] for report in reports] == [4]
+    assert lost.read_bytes() == found.tobytes()  # the fourth epoch took them from the file
+    # They are what a refresh of the model after two epochs finds.
+    again = make_training(data, longer(4, 4), tmp_path / "same")
+    again._refit(0)
+    order = partition.epoch_order(540, seed=0, epoch=0)
+    lists = Shortlists(tmp_path / "same" / "lists" / "made.i32", order, again.config.shortlist)
+    expected = lists.search(64, again.ranges, again.exchange, again.device, lambda _: None)
+    np.testing.assert_array_equal(found, np.concatenate([one for _, one in expected]))
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4])
+def test_a_run_without_its_shortlists_goes_on_alike_every_time(
+    data: DataSet, tmp_path: Path, stop: int
+) -> None:
+    train(data, longer(3, stop), tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "shortlists")
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    for name in ("run", "copy"):
+        train(data, longer(3, 5), tmp_path / name)
+    assert_same_tensors(tensors(tmp_path / "run", 5), tensors(tmp_path / "copy", 5))
+    assert RunFolder(tmp_path / "run").epochs_done() == 5
+
+
+def test_a_stop_where_a_cycle_begins_needs_no_shortlists(data: DataSet, tmp_path: Path) -> None:
+    """They are searched for there anyway, so that losing them leaves no trace."""
+    train(data, longer(2, 4), tmp_path / "whole")
+    train(data, longer(2, 2), tmp_path / "lost")
+    shutil.rmtree(tmp_path / "lost" / "shortlists")
+    train(data, longer(2, 4), tmp_path / "lost")
+    assert_same_tensors(tensors(tmp_path / "whole", 4), tensors(tmp_path / "lost", 4))
+
+
+def test_a_run_killed_inside_the_first_epoch_of_a_cycle_goes_on(
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of the shortlists have been written then."""
+    monkeypatch.setattr(shortlists, "_STRETCH", 64)
+    config = longer(2, 4)
+    train(data, config, tmp_path / "whole")
+    run = RunFolder(tmp_path / "killed")
+    run.begin(config)
+    training = make_training(data, config, run.path)
+    step = training._step
+
+    def killed(batch: Any, epoch: int, rate: float) -> torch.Tensor:
+        if training.classifier.weight_adam.steps == 2 * 9 + 4:
+            raise KeyboardInterrupt
+        return step(batch, epoch, rate)
+
+    monkeypatch.setattr(training, "_step", killed)
+    epochs = training.epochs()
+    for _ in range(2):
+        report = next(epochs)
+        run.append(report.line, report.step_losses)
+    with pytest.raises(KeyboardInterrupt):
+        next(epochs)
+    names = [path.name for path in (run.path / "shortlists").iterdir()]
+    assert names == ["cycle-0002.i32.unfinished"]
+    train(data, config, run.path)
+    assert_same_tensors(tensors(tmp_path / "whole", 4), tensors(run.path, 4))
+    np.testing.assert_array_equal(RunFolder(tmp_path / "whole").step_losses(), run.step_losses())
+
+
+def test_the_length_of_a_stretch_leaves_no_trace(
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stretch in (64, 200, 4096):
+        monkeypatch.setattr(shortlists, "_STRETCH", stretch)
+        train(data, longer(2, 3), tmp_path / str(stretch))
+    for stretch in (64, 200):
+        assert_same_tensors(tensors(tmp_path / "4096", 3), tensors(tmp_path / str(stretch), 3))
+
+
+LEAN = [
+    ("bfloat16", "adam_row"),
+    ("bfloat16", "adam"),
+    ("float32", "adam_row"),
+    ("bfloat16", "sgd"),
+]
+
+
+def lean(epochs: int, storage: str, optimizer: str, cycle_epochs: int = 3) -> RunConfig:
+    return make_config(
+        encoder={"dropout": 0.3},
+        shortlist={"source": "both", "storage": "float16"},
+        classifier={"storage": storage, "optimizer": optimizer, "sgd_rate": 100.0},
+        proxy={"labels": 50},
+        training={"epochs": epochs, "cycle_epochs": cycle_epochs},
+    )
+
+
+@pytest.mark.parametrize(("storage", "optimizer"), LEAN)
+def test_a_lean_run_goes_on_bit_for_bit(
+    data: DataSet, tmp_path: Path, storage: str, optimizer: str
+) -> None:
+    """In the middle of a cycle: two and two epochs are four."""
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    train(data, lean(4, storage, optimizer), whole)
+    for epochs in (2, 4):
+        train(data, lean(epochs, storage, optimizer), halves)
+    found = tensors(whole, 4)
+    rows = found["classifier-00000/weight"]
+    assert rows.dtype == (np.int16 if storage == "bfloat16" else np.float32)
+    moments = {name for name in found if name.startswith("optimizer-classifier-00000/weight.")}
+    assert len(moments) == (0 if optimizer == "sgd" else 2)
+    assert_same_tensors(found, tensors(halves, 4))
+    runs = RunFolder(whole), RunFolder(halves)
+    np.testing.assert_array_equal(runs[0].step_losses(), runs[1].step_losses())
+    assert runs[0].lines()[-1]["validation"] == runs[1].lines()[-1]["validation"]
+    losses = [line["loss"] for line in runs[0].lines()]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] - 0.3
+
+
+def test_a_lean_run_is_nearly_a_full_one(data: DataSet, tmp_path: Path) -> None:
+    for storage in ("bfloat16", "float32"):
+        train(data, lean(3, storage, "adam_row", 1), tmp_path / storage)
+    losses = [RunFolder(tmp_path / one).step_losses() for one in ("bfloat16", "float32")]
+    np.testing.assert_allclose(*losses, rtol=0.02)
+
+
+def test_another_storage_is_another_run(data: DataSet, tmp_path: Path) -> None:
+    train(data, lean(1, "bfloat16", "adam_row"), tmp_path)
+    with pytest.raises(CheckpointError, match=r"bfloat16 .*the config asks for torch.float32"):
+        make_training(data, lean(1, "float32", "adam_row"), tmp_path)
 
 
 def test_a_given_token_table_is_where_a_run_starts(data: DataSet, tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from groups import Groups
 from made import local_ranges, make_config, train
 from shared_ranges import SharedRanges, serve
@@ -105,6 +107,24 @@ def test_two_workers_are_one_without_shortlists(
     np.testing.assert_allclose(weights[0], weights[1], atol=0.05)
 
 
+@pytest.mark.parametrize("optimizer", ["adam_row", "sgd"])
+def test_two_workers_are_one_with_bfloat16_rows(
+    groups: Groups, data: DataSet, tmp_path: Path, optimizer: str
+) -> None:
+    """Rows are rounded by their number, whoever holds them."""
+    base = config_of(4)
+    lean = {"storage": "bfloat16", "optimizer": optimizer, "sgd_rate": 100.0}
+    config = base.model_copy(update={"classifier": base.classifier.model_copy(update=lean)})
+    alone, group = RunFolder(tmp_path / "alone"), RunFolder(tmp_path / "group")
+    expected = train_alone(data, config, alone.path)
+    found = train_group(groups, data, config, group.path)
+    assert expected["cycle-0000.i32"] == found["cycle-0000.i32"]
+    # A sum that is rounded otherwise may turn a weight's rounding.
+    np.testing.assert_allclose(group.step_losses(), alone.step_losses(), rtol=5e-3)
+    rows = [load_range(run.model(), "classifier", "weight", (0, 80)) for run in (alone, group)]
+    assert np.abs(rows[0] - rows[1]).mean() < 0.005 * np.abs(rows[0]).mean()
+
+
 def test_a_run_changes_its_number_of_workers(groups: Groups, data: DataSet, tmp_path: Path) -> None:
     whole, mixed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "mixed")
     train(data, config_of(6), whole.path)
@@ -113,6 +133,23 @@ def test_a_run_changes_its_number_of_workers(groups: Groups, data: DataSet, tmp_
     train_group(groups, data, config_of(6), mixed.path, size=3)
     np.testing.assert_allclose(mixed.step_losses(), whole.step_losses(), rtol=1e-3)
     assert [line["epoch"] for line in mixed.lines()] == [1, 2, 3, 4, 5, 6]
+
+
+def loses(folder: Path, seen_by: list[int]) -> bool:
+    """Whether a worker holds a file for lost that some of the workers see; runs in a group."""
+    exchange = Exchange()
+    place = folder / ("here" if exchange.rank in seen_by else "nowhere")
+    worker = SimpleNamespace(exchange=exchange, device=torch.device("cpu"))
+    return Training._lost(cast("Training", worker), place)
+
+
+def test_a_file_that_one_worker_misses_is_lost_for_all(groups: Groups, tmp_path: Path) -> None:
+    """Or one would search while the others train, each waiting for the other."""
+    (tmp_path / "here").touch()
+    assert groups.run(2, loses, tmp_path, [0, 1]) == [False, False]
+    for seen_by in ([0], [1], []):
+        assert groups.run(2, loses, tmp_path, seen_by) == [True, True]
+    assert groups.run(1, loses, tmp_path, [0]) == [False]
 
 
 def loaded(data: DataSet, settings: dict[str, Any], folder: Path) -> dict[str, np.ndarray]:

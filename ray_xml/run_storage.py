@@ -1,0 +1,222 @@
+"""A run folder's second place: what a run needs to go on or to predict, kept on a ``Storage``.
+
+It lies there under the same names as in the run folder. A checkpoint's manifest is written after
+its parts and deleted before them, and whoever fetches takes only checkpoints whose manifest names
+files that are there with the right sizes. So a reader never sees half a checkpoint, whenever the
+writer was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import yaml
+
+from ray_xml import checkpoint
+from ray_xml.config import build_config
+from ray_xml.errors import ConfigError, StorageError
+from ray_xml.run_config import RunConfig, differences
+from ray_xml.run_folder import RunFolder
+from ray_xml.storage import Storage
+
+_MANIFEST = "manifest.json"
+_SMALL = ("config.yaml", "metrics.jsonl", "losses/epoch-*.npy")
+# Other runs with the same settings write the same bytes under these names.
+_LARGE = ("neighbors.safetensors",)
+_TRIES = 5  # a run that goes on may take away files that are being sent
+
+
+class RunStorage:
+    """A run's files on a storage."""
+
+    def __init__(self, uri: str) -> None:
+        self.storage = Storage(uri)
+        self._sent: dict[str, tuple[int, int]] = {}  # name → size and mtime when last sent
+
+    # ---- sending -----------------------------------------------------------------------------
+
+    def push(self, folder: RunFolder) -> None:
+        """Sends what is new of the run folder and deletes what the folder has no more.
+
+        The run may be going on meanwhile. Small files are sent if they changed, a checkpoint if
+        the storage has not the same one.
+
+        Raises:
+            StorageError: what was there before is still of use.
+        """
+        for _ in range(_TRIES):
+            try:
+                self._push(folder)
+                return
+            except FileNotFoundError:  # the run has gone on: look again
+                continue
+        raise StorageError(
+            f"{folder.path} changed faster than {self.storage.uri} could take it; "
+            "raise training.keep_checkpoints"
+        )
+
+    def _push(self, folder: RunFolder) -> None:
+        epochs = checkpoint.epochs_in(folder.checkpoints)
+        stored = self.storage.sizes()
+        small = [name for pattern in _SMALL for name in _names(folder.path, pattern)]
+        large = [name for name in _LARGE if (folder.path / name).exists()]
+        lists = _shortlists(folder.path, epochs)
+        for name in [*small, *large, *lists]:
+            source = folder.path / name
+            seen = source.stat()
+            version = (seen.st_size, seen.st_mtime_ns)
+            fixed = name not in small and stored.get(name) == seen.st_size
+            if not fixed and (self._sent.get(name) != version or name not in stored):
+                self.storage.upload(source, name)
+                self._sent[name] = version
+        for epoch in epochs:
+            self._push_checkpoint(folder.path, epoch, stored)
+        gone = [n for n in stored if n.startswith("shortlists/") and n not in lists]
+        gone += [n for n in stored if n.startswith("losses/") and n not in small]
+        for epoch in _epochs_named(stored):
+            if epoch not in epochs and epoch < max(epochs, default=0):
+                gone += _checkpoint_files(stored, epoch)
+        for name in gone:
+            self.storage.delete(name)
+
+    def _push_checkpoint(self, run: Path, epoch: int, stored: Mapping[str, int]) -> None:
+        folder = checkpoint.folder_of(run / "checkpoints", epoch)
+        prefix = _prefix(epoch)
+        manifest = (folder / _MANIFEST).read_bytes()
+        if prefix + _MANIFEST in stored and self.storage.read(prefix + _MANIFEST) == manifest:
+            return
+        for name in _checkpoint_files(stored, epoch):  # half of one, or one of other workers
+            self.storage.delete(name)
+        for name in sorted(json.loads(manifest)["parts"]):
+            self.storage.upload(folder / name, prefix + name)
+        self.storage.upload(folder / _MANIFEST, prefix + _MANIFEST)
+
+    # ---- fetching ----------------------------------------------------------------------------
+
+    def config(self) -> RunConfig | None:
+        """The config of the run that is stored, or None if there is none.
+
+        Raises:
+            ConfigError: it is damaged, or of another version of ray_xml.
+        """
+        if "config.yaml" not in self.storage.sizes():
+            return None
+        origin = f"{self.storage.uri.rstrip('/')}/config.yaml"
+        try:
+            tree = yaml.safe_load(self.storage.read("config.yaml"))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{origin}: not valid YAML: {error}") from error
+        return build_config(RunConfig, tree or {}, origin=origin)
+
+    def epochs(self) -> list[int]:
+        """Epochs of the checkpoints that are whole, ascending."""
+        stored = self.storage.sizes()
+        return [epoch for epoch in _epochs_named(stored) if self._whole(stored, epoch)]
+
+    def _whole(self, stored: Mapping[str, int], epoch: int) -> bool:
+        prefix = _prefix(epoch)
+        if prefix + _MANIFEST not in stored:
+            return False
+        try:
+            parts = dict(json.loads(self.storage.read(prefix + _MANIFEST))["parts"])
+        except (ValueError, KeyError, TypeError):
+            return False
+        return all(stored.get(prefix + name) == size for name, size in parts.items())
+
+    def fetch(self, folder: RunFolder) -> int:
+        """Brings the stored run into the run folder; goes on with a fetch that was stopped.
+
+        Returns:
+            the number of epochs done by the run that is now in the folder.
+
+        Raises:
+            StorageError: nothing is stored, or it cannot be read.
+            ConfigError: the folder holds another run, or something else.
+        """
+        config = self.config()
+        if config is None:
+            raise StorageError(f"{self.storage.uri}: no run there (no config.yaml); check the URI")
+        if not folder.config_file.exists():
+            folder.begin(config)
+        self._check_same(folder.config(), config, str(folder.path))
+        stored = self.storage.sizes()
+        small = [name for name in stored if name == "metrics.jsonl" or name.startswith("losses/")]
+        for name in [*small, *_LARGE, *(n for n in stored if n.startswith("shortlists/"))]:
+            target = folder.path / name
+            same_size = target.exists() and target.stat().st_size == stored.get(name)
+            if name in stored and (name in small or not same_size):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self.storage.download(name, target)
+        for epoch in _epochs_named(stored):  # the newest last: until then the fetch is unfinished
+            if self._whole(stored, epoch):
+                self._fetch_checkpoint(folder.checkpoints, epoch, stored)
+        return folder.epochs_done()
+
+    def _fetch_checkpoint(self, root: Path, epoch: int, stored: Mapping[str, int]) -> None:
+        final = checkpoint.folder_of(root, epoch)
+        manifest = self.storage.read(_prefix(epoch) + _MANIFEST)
+        if final.exists():
+            if (final / _MANIFEST).read_bytes() == manifest:
+                return
+            shutil.rmtree(final)
+        draft = checkpoint.begin(root, epoch)
+        for name in _checkpoint_files(stored, epoch):
+            self.storage.download(name, draft / name.rpartition("/")[2])
+        checkpoint.read_manifest(draft)
+        draft.rename(final)
+
+    def catch_up(self, folder: RunFolder, config: RunConfig) -> None:
+        """Before a run: fetches a stored run that is further than the one in the folder.
+
+        Raises:
+            ConfigError: the storage holds a run of another config.
+        """
+        held = self.config()
+        if held is None:
+            return
+        self._check_same(held, config, self.storage.uri)
+        if max(self.epochs(), default=0) > folder.epochs_done():
+            self.fetch(folder)
+
+    def _check_same(self, old: RunConfig, new: RunConfig, where: str) -> None:
+        changed = differences(old, new)
+        if changed:
+            raise ConfigError(
+                f"{where} holds a run with other settings ({'; '.join(changed)}); set them back "
+                "to go on with it, or choose another run folder or resources.storage"
+            )
+
+
+def _names(run: Path, pattern: str) -> list[str]:
+    return [path.relative_to(run).as_posix() for path in sorted(run.glob(pattern))]
+
+
+def _shortlists(run: Path, epochs: Iterable[int]) -> list[str]:
+    """Shortlists that an epoch was trained with, and so are written to the end. Those of a cycle
+    that has only begun are made anew by whoever goes on with it."""
+    newest = max(epochs, default=0)
+    return [
+        name
+        for name in _names(run, "shortlists/cycle-*.i32")
+        if int(name.removeprefix("shortlists/cycle-").removesuffix(".i32")) < newest
+    ]
+
+
+def _prefix(epoch: int) -> str:
+    return f"checkpoints/{checkpoint.folder_of(Path(), epoch).name}/"
+
+
+def _epochs_named(stored: Iterable[str]) -> list[int]:
+    """Epochs with any file of a checkpoint, ascending."""
+    folders = {name.split("/")[1] for name in stored if name.startswith("checkpoints/epoch-")}
+    numbers = (name.removeprefix("epoch-") for name in folders)
+    return sorted(int(number) for number in numbers if number.isdigit())
+
+
+def _checkpoint_files(stored: Iterable[str], epoch: int) -> list[str]:
+    """The files of a checkpoint, its manifest first."""
+    found = sorted(name for name in stored if name.startswith(_prefix(epoch)))
+    return sorted(found, key=lambda name: not name.endswith(f"/{_MANIFEST}"))
