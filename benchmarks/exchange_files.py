@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 
-from ray_xml.run_config import DataSetConfig
 from ray_xml.run_data import metric_sums
+from ray_xml.run_sections import DataSetConfig
 from ray_xml.sparse import Csr
 from ray_xml.store import DataSet, Split
 

@@ -5,8 +5,8 @@
 
 For every combination of the numbers given: synthetic data of AmazonTitles-3M's shape, one cycle
 (proxies, index, shortlists, an epoch, validation, checkpoint) of configs/scaling.yaml through
-``ray-xml train``, and ``ray-xml evaluate``, each a process tree that is watched. All runs train about
-as many labels a batch. FILE gets a list of objects, one a run:
+``ray-xml train``, and ``ray-xml evaluate``, each a process tree that is watched. All runs train
+about as many labels a batch. FILE gets a list of objects, one a run:
 
     labels, documents, workers, dim
     seconds_per_document    of the epoch's steps, waiting for shortlists included
@@ -36,8 +36,8 @@ from typing import Any
 import process_tree
 
 from ray_xml.evaluation import baseline
-from ray_xml.run_config import DataSetConfig
 from ray_xml.run_folder import RunFolder
+from ray_xml.run_sections import DataSetConfig
 from ray_xml.store import DataSet
 
 ROOT = Path(__file__).resolve().parents[1]

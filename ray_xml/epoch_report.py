@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
-from ray_xml.label_range import IndexState
+from ray_xml.exchange import Exchange
+from ray_xml.label_index import IndexState
+from ray_xml.ranges import Ranges
 from ray_xml.run_state import RunState
 
 
@@ -78,12 +82,23 @@ def report(state: RunState, metric: str, seconds: dict[str, float], memory: int)
 
 
 def _indexes(states: list[IndexState]) -> dict[str, Any]:
-    """By source: the kinds in use, and the least recall of the kinds first tried, in percent."""
+    """By source: the kinds in use, the least recall of them, and of those tried, in percent."""
     by_source: dict[str, Any] = {}
     for source in sorted({one.source for one in states}):
         some = [one for one in states if one.source == source]
+        kinds = sorted({kind for one in some for kind in one.tried})
+        tried = {k: min(one.tried[k] for one in some if k in one.tried) for k in kinds}
         by_source[source] = {
             "kinds": sorted({one.kind for one in some}),
             "recall": round(100.0 * min(one.recall for one in some), 2),
+            "tried": {kind: round(100.0 * recall, 2) for kind, recall in tried.items()},
         }
     return by_source
+
+
+def peak_memory(exchange: Exchange, ranges: Ranges, device: torch.device) -> int:
+    """Peak resident bytes over the workers and the label shards, a shared page as often as it is
+    shared; every worker calls this, and rank 0's answer counts."""
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    workers = exchange.sum_(torch.tensor([float(own)], device=device))
+    return int(workers.item()) + (ranges.peak_memory() if exchange.rank == 0 else 0)

@@ -9,8 +9,8 @@ import numpy as np
 from ray_xml.errors import DataSetError
 from ray_xml.metrics import top_labels_baseline
 from ray_xml.predictor import Predictor
-from ray_xml.run_config import DataSetConfig
 from ray_xml.run_data import metric_sums
+from ray_xml.run_sections import DataSetConfig
 from ray_xml.store import DataSet
 
 METRICS = tuple(f"{kind}@{k}" for kind in ("P", "nDCG", "PSP", "PSnDCG", "R") for k in (1, 3, 5))

@@ -15,6 +15,7 @@ the figures that the choice of kind goes by).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -48,7 +49,7 @@ class IndexConfig(Section):
             scores of their vectors decide.
         probes: lists of ``ivf`` scanned for a query, of about √(labels in the range).
         recall_floor: least share of the exact best labels that an approximate kind must find on a
-            sample of queries; below it the search becomes exact. 0 never does.
+            sample of queries; below it ``ivf`` becomes ``pq``, and that exact. 0 never does.
         index_sample: queries in that sample.
     """
 
@@ -71,6 +72,30 @@ class IndexConfig(Section):
         if self.index == "auto":
             return "ivf" if count > _MANY and not gpu else "flat"
         return self.index
+
+
+@dataclass(frozen=True)
+class IndexState:
+    """What an index of a range turned out to be.
+
+    Attributes:
+        source: ``proxy`` or ``classifier``.
+        kind: in use.
+        tried: the approximate kinds tried in this refresh, each with the share of the exact best
+            labels that it finds on a sample of documents, within the range. The last one is in
+            use if it reaches ``shortlist.recall_floor``.
+        nbytes: bytes of the vectors and of what is kept beside them.
+    """
+
+    source: str
+    kind: Kind
+    tried: dict[Kind, float]
+    nbytes: int
+
+    @property
+    def recall(self) -> float:
+        """That of the kind in use."""
+        return 1.0 if self.kind == "flat" else self.tried.get(self.kind, 1.0)
 
 
 class LabelIndex:
@@ -123,8 +148,7 @@ class LabelIndex:
         if kind == "flat" or (self._gpu and (kind == "pq" or not on_faiss)):
             self._become_exact()
         else:
-            self.kind = kind
-            self._coarse = CoarseSearch(vectors, kind, config.probes, gpu=self._gpu)
+            self._become_coarse(kind, config.probes)
 
     @property
     def dim(self) -> int:
@@ -166,27 +190,43 @@ class LabelIndex:
         1 where there are none to be found.
         """
         queries = np.ascontiguousarray(queries, np.float32)
-        exact = self._search_exactly(queries, k)[0]
-        found = self.search(queries, k)[0]
-        pairs = zip(exact, found, strict=True)
-        there = sum(int(np.isin(best[best >= 0], got).sum()) for best, got in pairs)
-        return there / wanted if (wanted := int((exact >= 0).sum())) else 1.0
+        return self._recall(queries, self._search_exactly(queries, k)[0])
 
-    def checked(self, queries: np.ndarray, k: int, floor: float) -> tuple[float, Kind]:
-        """Holds an approximate kind against the exact search, and gives it up below ``floor``.
+    def checked(self, queries: np.ndarray, k: int, floor: float) -> dict[Kind, float]:
+        """Holds the kind in use against the exact search, and gives it up below ``floor``: lists
+        for a scan of all codes, and that for the exact search.
 
         Args:
             queries: float32 [n, D], a sample of those to come.
 
         Returns:
-            (recall of the kind that was in use, kind in use from now on).
+            the recall of each approximate kind tried, in order; ``kind`` is the one that stays.
         """
+        tried: dict[Kind, float] = {}
         if self._coarse is None:
-            return 1.0, self.kind
-        recall = self.recall(queries, k)
-        if recall < floor:
-            self._become_exact()
-        return recall, self.kind
+            return tried
+        queries = np.ascontiguousarray(queries, np.float32)
+        exact = self._search_exactly(queries, k)[0]
+        while self._coarse is not None:
+            tried[self.kind] = self._recall(queries, exact)
+            if tried[self.kind] >= floor:
+                break
+            if self.kind == "ivf" and not self._gpu:
+                self._become_coarse("pq", 0)
+            else:
+                self._become_exact()
+        return tried
+
+    def _recall(self, queries: np.ndarray, exact: np.ndarray) -> float:
+        found = self.search(queries, exact.shape[1])[0]
+        pairs = zip(exact, found, strict=True)
+        there = sum(int(np.isin(best[best >= 0], got).sum()) for best, got in pairs)
+        return there / wanted if (wanted := int((exact >= 0).sum())) else 1.0
+
+    def _become_coarse(self, kind: Literal["pq", "ivf"], probes: int) -> None:
+        self._coarse = None  # the old codes go before the new ones come
+        self.kind = kind
+        self._coarse = CoarseSearch(self.vectors, kind, probes, gpu=self._gpu)
 
     def _become_exact(self) -> None:
         self.kind, self._coarse = "flat", None

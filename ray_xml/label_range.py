@@ -26,6 +26,7 @@ from ray_xml.checkpoint import save_part
 from ray_xml.embeddings import EmbeddingFile
 from ray_xml.hashing import hash_32
 from ray_xml.heap import give_back
+from ray_xml.label_index import IndexState, Kind
 from ray_xml.label_pairs import each_chunk, row_sums
 from ray_xml.label_search import Found, queries_of, search_indexes
 from ray_xml.partition import Range
@@ -48,25 +49,6 @@ class _Parts:
     documents: Tensor  # int64 [pairs]
     order: Tensor  # int64 [pairs], pair numbers sorted by part
     starts: Tensor  # int64 [parts + 1], where each part begins in ``order``
-
-
-@dataclass(frozen=True)
-class IndexState:
-    """What an index of a range turned out to be.
-
-    Attributes:
-        source: ``proxy`` or ``classifier``.
-        kind: in use.
-        recall: the share of the exact best labels that the kind first tried finds on a sample of
-            documents, within the range; 1 for an exact one. If it is below
-            ``shortlist.recall_floor`` the kind in use is ``flat``.
-        nbytes: bytes of the vectors and of what is kept beside them.
-    """
-
-    source: str
-    kind: str
-    recall: float
-    nbytes: int
 
 
 class LabelRange:
@@ -112,6 +94,7 @@ class LabelRange:
         self._fitted_to = self._chosen(min(1.0, fit_labels / max(all_active, 1)))
         self._fitted_pairs = self._documents.take(self._fitted_to)
         self.cycle = -1
+        self._settled: dict[str, Kind] = {}  # the kind of index that reached the floor, by source
         self._z: Tensor | None = None  # float16 [N, D]
         self._vectors: np.ndarray | None = None  # [active, D]: centroids, then proxies
         self._parts: _Parts | None = None
@@ -247,20 +230,24 @@ class LabelRange:
     def _index(self, source: str, vectors: np.ndarray) -> LabelIndex:
         # Where FAISS was built without a GPU, torch searches on this one.
         on_gpu = self.device.type == "cuda"
-        return LabelIndex(self.labels, vectors, self._config.index_for(source), on_gpu)
+        config = self._config.index_for(source)
+        if source in self._settled:
+            config = config.model_copy(update={"index": self._settled[source]})
+        return LabelIndex(self.labels, vectors, config, on_gpu)
 
     def _checked(self, source: str, index: LabelIndex) -> IndexState:
         """Measures the index on a sample of the documents, and gives up one that misses much."""
-        recall = 1.0
+        tried: dict[Kind, float] = {}
         if source in self._config.sources and index.kind != "flat":
             count = self._documents.num_columns
             sample = np.linspace(0, count - 1, min(count, self._config.index_sample))
             unit_nD, extended = queries_of(self._take(sample.astype(np.int64)).cpu().numpy())
             queries = unit_nD if source == "proxy" else extended
-            k, floor = self._config.listed, self._config.recall_floor
-            recall, _ = index.checked(queries, k, floor)
+            tried = index.checked(queries, self._config.listed, self._config.recall_floor)
+            # What missed the floor once is not built again in this run.
+            self._settled[source] = index.kind
         give_back()
-        return IndexState(source, index.kind, recall, index.nbytes)
+        return IndexState(source, index.kind, tried, index.nbytes)
 
     def _chosen(self, share: float) -> np.ndarray:
         """int64: places of the active labels that g is fitted to."""

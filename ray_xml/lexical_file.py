@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from ray_xml.errors import CheckpointError
+from ray_xml.exchange import Exchange
 from ray_xml.label_words import LabelWords, block_bytes, count_words, shares
 from ray_xml.lexical import Lexical
 from ray_xml.mapped_file import ArraysWriter, map_arrays, read_metadata
 from ray_xml.neighbors import Neighbors, NeighborsConfig
-from ray_xml.sparse import Csr
+from ray_xml.sparse import Csr, Rows
 
 FORMAT_VERSION = 2  # 1 held documents by rows, and no words
 
@@ -101,3 +102,14 @@ def load_lexical(path: Path, config: NeighborsConfig) -> Lexical:
         raise CheckpointError(f"{path}: missing, though every run writes it; train again") from None
     except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); train again") from error
+
+
+def shared_lexical(
+    path: Path, config: NeighborsConfig, features: Rows, labels: Rows, exchange: Exchange
+) -> Lexical:
+    """The channel of a run, made by one worker and mapped by all; every worker calls this."""
+    if exchange.rank == 0:
+        documents = features.num_rows
+        save_lexical(path, config, features.slice(0, documents), labels.slice(0, documents))
+    exchange.barrier()
+    return load_lexical(path, config)

@@ -21,12 +21,12 @@ import scipy.sparse
 from pydantic import Field
 
 from ray_xml.config import Section
+from ray_xml.cut_documents import cut
 from ray_xml.postings import Postings, spread
 from ray_xml.sparse import Csr
-from ray_xml.top_entries import heaviest, largest, top_entries
+from ray_xml.top_entries import largest, top_entries
 
 SHARP, FLAT = 4.0, 2.0  # exponents of the similarity in the two kinds of votes
-_BLOCK = 4096  # documents cut at a time
 _SEARCH_BLOCK = 128  # documents searched at a time: bounds the scratch memory
 _SHORT = 16384  # postings of a document up to which it is searched for together with others
 _LEAST = 1e-6  # similarities below are none: their fourth powers would leave float32
@@ -272,39 +272,6 @@ class Neighbors:
         column[named] = np.arange(len(named), dtype=np.int32)
         found = Csr(theirs.offsets, column[theirs.ids], None, len(named))
         return rows.reshape(documents.shape), found.to_scipy(), named
-
-
-def cut(features: Csr, terms: int, weights: np.ndarray | None) -> Csr:
-    """Documents of unit length, cut to their ``terms`` heaviest features (positive ones only).
-
-    They are scaled before they are cut, so that a cut document is shorter than one: what was
-    left out counts as unlike.
-    """
-    if features.num_rows == 1:
-        return _cut_alone(features.packed(), terms, weights)
-    parts = []
-    for _, block in features.blocks(_BLOCK):
-        rows = block.to_scipy()
-        if weights is not None:
-            rows.data = rows.data * weights[rows.indices]
-        lengths = np.sqrt(np.asarray(rows.multiply(rows).sum(1))).ravel()
-        scale = (1.0 / np.maximum(lengths, 1e-12)).astype(np.float32)
-        rows.data = rows.data * np.repeat(scale, np.diff(rows.indptr))
-        parts.append(heaviest(rows, terms))
-    if not parts:
-        return Csr(np.zeros(1, np.int64), *_NOTHING, features.num_columns)
-    return Csr.from_scipy(scipy.sparse.vstack(parts, format="csr"))
-
-
-def _cut_alone(row: Csr, terms: int, weights: np.ndarray | None) -> Csr:
-    """As ``cut`` for a single document, without scipy."""
-    values = np.ones(row.nnz, np.float32) if row.values is None else row.values
-    if weights is not None:
-        values = values * weights[row.ids]
-    length = np.sqrt(values @ values)
-    values = values * np.float32(1.0 / max(float(length), 1e-12))
-    kept = np.sort(largest(values, terms))
-    return Csr(np.array([0, len(kept)]), row.ids[kept], values[kept], row.num_columns)
 
 
 def _carries_no_weights(features: Csr) -> bool:

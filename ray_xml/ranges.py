@@ -15,7 +15,8 @@ import numpy as np
 from torch import Tensor
 
 from ray_xml.embeddings import EmbeddingFile
-from ray_xml.label_range import IndexState, LabelRange
+from ray_xml.label_index import IndexState
+from ray_xml.label_range import LabelRange
 from ray_xml.label_search import Found
 from ray_xml.partition import Range, overlap
 from ray_xml.proxies import PairSums

@@ -23,7 +23,7 @@ from ray_xml.classifier import Classifier
 from ray_xml.embeddings import EmbeddingFile
 from ray_xml.encoder import Encoder
 from ray_xml.exchange import Exchange
-from ray_xml.label_range import IndexState
+from ray_xml.label_index import IndexState
 from ray_xml.label_search import Found
 from ray_xml.lexical import Answer, Lexical
 from ray_xml.metrics import MetricSums

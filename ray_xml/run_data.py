@@ -7,7 +7,8 @@ import numpy as np
 from ray_xml.metrics import MetricSums
 from ray_xml.partition import validation_rows
 from ray_xml.propensity import propensities, propensity_constants
-from ray_xml.run_config import DataSetConfig, RunConfig
+from ray_xml.run_config import RunConfig
+from ray_xml.run_sections import DataSetConfig
 from ray_xml.store import DataSet
 
 

@@ -15,7 +15,7 @@ from ray_xml.classifier import Classifier, RowOptimizer
 from ray_xml.encoder import Encoder
 from ray_xml.errors import CheckpointError
 from ray_xml.exchange import Exchange
-from ray_xml.label_range import IndexState
+from ray_xml.label_index import IndexState
 from ray_xml.partition import Range
 from ray_xml.ranges import Ranges
 from ray_xml.refresh import Validation

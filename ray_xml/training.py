@@ -26,12 +26,11 @@ from ray_xml.blend import DEFAULT
 from ray_xml.checkpoint import epochs_in
 from ray_xml.classifier import Classifier
 from ray_xml.encoder import Encoder
-from ray_xml.epoch_report import Clock, Report, report
+from ray_xml.epoch_report import Clock, Report, peak_memory, report
 from ray_xml.errors import TrainingError
 from ray_xml.exchange import Exchange
 from ray_xml.heap import give_back
-from ray_xml.lexical import Lexical
-from ray_xml.lexical_file import load_lexical, save_lexical
+from ray_xml.lexical_file import shared_lexical
 from ray_xml.model_share import new_share
 from ray_xml.ranges import Ranges
 from ray_xml.refresh import Refresher, Validation
@@ -84,7 +83,14 @@ class Training:
         self.encoder, self.classifier = self._build()
         self.lists = config.classifier.uses_shortlists(data.meta.num_labels)
         self.fitted = -1  # the cycle that the proxies were fitted for
-        self.lexical = self._index_documents()
+        # The sparse channel: needed here for validation, and by the run's predictors.
+        self.lexical = shared_lexical(
+            RunFolder(folder).neighbors_file,
+            config.neighbors,
+            self.features,
+            self.labels,
+            exchange,
+        )
         give_back()
         self.batches = BatchMaker(
             self.features,
@@ -120,20 +126,6 @@ class Training:
         if resume:
             self.state = load_state(checkpoints, encoder, classifier, self.data)
         return encoder, classifier
-
-    def _index_documents(self) -> Lexical:
-        """The sparse channel: needed here for validation, and by the run's predictors."""
-        path = RunFolder(self.folder).neighbors_file
-        if self.exchange.rank == 0:
-            documents = self.features.num_rows
-            save_lexical(
-                path,
-                self.config.neighbors,
-                self.features.slice(0, documents),
-                self.labels.slice(0, documents),
-            )
-        self.exchange.barrier()
-        return load_lexical(path, self.config.neighbors)
 
     def epochs(self) -> Iterator[Report]:
         """Trains to the last epoch, yielding a report after each one that is safely stored."""
@@ -286,16 +278,8 @@ class Training:
 
     def _report(self) -> Report:
         self.clock.start(None)
-        memory = self._memory()
+        memory = peak_memory(self.exchange, self.ranges, self.device)
         return report(self.state, self.config.training.metric, self.clock.take(), memory)
-
-    def _memory(self) -> int:
-        """Peak resident bytes over the workers and the label shards."""
-        import resource
-
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        workers = self.exchange.sum_(torch.tensor([float(own)], device=self.device))
-        return int(workers.item()) + (self.ranges.peak_memory() if self.exchange.rank == 0 else 0)
 
     def _progress(
         self,

@@ -20,8 +20,9 @@ import ray
 from ray_xml.cluster.placement import cluster_nodes, pinned
 from ray_xml.data_copy import open_copy, receive
 from ray_xml.errors import DataSetError, RayXmlError, TrainingError
-from ray_xml.run_config import ResourcesConfig, RunConfig
+from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
+from ray_xml.run_sections import ResourcesConfig
 from ray_xml.store import DataSet
 from ray_xml.store_meta import DataSetMeta
 

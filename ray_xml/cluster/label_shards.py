@@ -28,7 +28,8 @@ from ray_xml.cluster.session import NAMESPACE, Shares
 from ray_xml.config import build_config
 from ray_xml.embeddings import EmbeddingFile
 from ray_xml.errors import TrainingError
-from ray_xml.label_range import IndexState, LabelRange
+from ray_xml.label_index import IndexState
+from ray_xml.label_range import LabelRange
 from ray_xml.label_search import Found
 from ray_xml.partition import Range
 from ray_xml.proxies import PairSums

@@ -18,7 +18,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_xml.errors import ResourceError
-from ray_xml.run_config import ResourcesConfig
+from ray_xml.run_sections import ResourcesConfig
 
 
 @dataclass(frozen=True)

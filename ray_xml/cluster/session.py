@@ -19,7 +19,7 @@ from ray_xml.cluster.placement import (
     worker_places,
 )
 from ray_xml.errors import ResourceError
-from ray_xml.run_config import ResourcesConfig
+from ray_xml.run_sections import ResourcesConfig
 
 NAMESPACE = "ray_xml"
 

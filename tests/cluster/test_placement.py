@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from ray_xml.cluster.placement import Node, place_shards, shard_threads, worker_places
-from ray_xml.run_config import ResourcesConfig
+from ray_xml.run_sections import ResourcesConfig
 
 
 def nodes(*sizes: tuple[float, float]) -> list[Node]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
-from ray_xml.batches import BatchMaker
+from ray_xml.batches import BatchMaker, draws
 from ray_xml.partition import epoch_order
 from ray_xml.sparse import Csr
 
@@ -73,12 +74,12 @@ def test_candidates_of_ranges_together_are_those_of_one_worker() -> None:
     assert [a | b for a, b in zip(low, high, strict=True)] == whole
 
 
-def test_draws_differ_by_batch_and_epoch_and_repeat() -> None:
-    with_draws, without = maker((0, LABELS), drawn=6), maker((0, LABELS), drawn=0)
+def testdraws_differ_by_batch_and_epoch_and_repeat() -> None:
+    withdraws, without = maker((0, LABELS), drawn=6), maker((0, LABELS), drawn=0)
 
     def draws(epoch: int) -> list[frozenset[int]]:
         pairs = zip(
-            candidate_labels(with_draws, epoch), candidate_labels(without, epoch), strict=True
+            candidate_labels(withdraws, epoch), candidate_labels(without, epoch), strict=True
         )
         return [frozenset(more - fewer) for more, fewer in pairs]
 
@@ -96,9 +97,11 @@ def test_random_negatives_are_the_batch_s_own_labels_and_those_drawn(drawn: int)
         own = set(made.labels.take(order[start : start + 5]).ids.tolist())
         assert labels >= own
         extra = labels - own
+        batch = made.labels.take(order[start : start + 5])
+        no_list = np.zeros((5, 0), np.int32)
         assert len(extra) <= drawn
         assert labels == own | set(
-            () if drawn == 0 else made._drawn((2, start)).tolist()  # type: ignore[union-attr]
+            () if drawn == 0 else made._drawn((2, start), no_list, batch).tolist()
         )
     # The same labels are drawn as beside shortlists.
     union = candidate_labels(maker((0, LABELS), drawn=drawn), 2)
@@ -122,6 +125,37 @@ def test_every_candidate_is_everybody_s_negative_but_with_shortlist() -> None:
         assert masks == [negatives != "shortlist"] * 5
 
 
-def test_as_many_draws_as_labels_are_all_labels() -> None:
+def test_as_manydraws_as_labels_are_all_labels() -> None:
     for labels in candidate_labels(maker((0, LABELS), drawn=LABELS), 0):
         assert labels == set(range(LABELS))
+
+
+@pytest.mark.parametrize("wanted", [12, 20, 30, 40])
+def test_batches_are_filled_up_to_a_number_of_candidates(wanted: int) -> None:
+    filled = dataclasses.replace(maker((0, LABELS), drawn=0), candidates=wanted)
+    low = dataclasses.replace(maker((0, 11), drawn=0), candidates=wanted)
+    counts, own = [], []
+    for epoch in range(20):
+        found, bare = candidate_labels(filled, epoch), candidate_labels(maker((0, LABELS)), epoch)
+        counts += [len(labels) for labels in found]
+        own += [len(labels) for labels in bare]
+        # Every worker draws alike.
+        assert candidate_labels(low, epoch) == [{n for n in labels if n < 11} for labels in found]
+    if wanted >= LABELS:
+        assert set(counts) == {LABELS}
+    elif wanted > max(own):
+        assert abs(np.mean(counts) - wanted) < 1
+    else:
+        assert min(counts) <= wanted <= max(counts)
+
+
+def test_what_is_there_already_is_not_drawn_again() -> None:
+    assert draws(10, 10, 1000) == draws(10, 12, 1000) == 0
+    assert draws(1000, 10, 1000) == draws(2000, 10, 1000) == 1000
+    rng = np.random.default_rng(0)
+    for wanted, there in ((300, 100), (900, 0), (999, 500)):
+        reached = [
+            len({*range(there), *rng.integers(1000, size=draws(wanted, there, 1000)).tolist()})
+            for _ in range(50)
+        ]
+        assert abs(np.mean(reached) - wanted) < 3

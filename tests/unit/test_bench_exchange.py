@@ -21,7 +21,7 @@ from exchange_files import ExchangeError
 from ray_xml.evaluation import evaluate
 from ray_xml.predictor import Predictor
 from ray_xml.prepare import prepare_xc
-from ray_xml.run_config import DataSetConfig
+from ray_xml.run_sections import DataSetConfig
 from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
 

@@ -13,7 +13,7 @@ from trained import trained_run
 from ray_xml.errors import DataSetError
 from ray_xml.evaluation import METRICS, baseline, evaluate
 from ray_xml.predictor import Predictor
-from ray_xml.run_config import DataSetConfig
+from ray_xml.run_sections import DataSetConfig
 from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
 from ray_xml.store_write import DataSetWriter

@@ -23,6 +23,7 @@ LAYERS = [
         "ray_xml.heap",
         "ray_xml.transfer",
         "ray_xml.storage",
+        "ray_xml.heap",
     ],
     [
         "ray_xml.row_adam",
@@ -32,6 +33,7 @@ LAYERS = [
         "ray_xml.calls",
         "ray_xml.quantise",
         "ray_xml.top_entries",
+        "ray_xml.run_sections",
         "ray_xml.postings",
         "ray_xml.best_k",
         "ray_xml.pair_scores",
@@ -40,6 +42,7 @@ LAYERS = [
     ],
     [
         "ray_xml.bags",
+        "ray_xml.cut_documents",
         "ray_xml.exchange",
         "ray_xml.checkpoint",
         "ray_xml.metrics",
@@ -107,7 +110,7 @@ LAYERS = [
     ["ray_xml.plan"],
     ["ray_xml.plan_fit", "ray_xml.plan_probe"],
     ["ray_xml.plan_text"],
-    ["ray_xml.plan_cli"],
+    ["ray_xml.plan_cli", "ray_xml.data_cli"],
     ["ray_xml.cluster"],  # and everything in it
     ["ray_xml.cli"],
     ["jobs"],

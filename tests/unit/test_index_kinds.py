@@ -74,7 +74,8 @@ def test_fetching_everything_is_exact(kind: str) -> None:
     flat = made(vectors, index="flat")
     for one, other in zip(every.search(queries, 10), flat.search(queries, 10), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert every.checked(queries, 10, 1.0) == (1.0, kind)
+    assert every.checked(queries, 10, 1.0) == {kind: 1.0}
+    assert every.kind == kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -105,11 +106,24 @@ def test_below_the_floor_the_search_becomes_exact(kind: str) -> None:
     found = index.search(queries, 30)[0]
     share = np.mean([np.isin(a, b).mean() for a, b in zip(wanted, found, strict=True)])
     assert share < 0.7
-    assert index.checked(queries, 30, 0.0) == (pytest.approx(share), kind)
-    assert index.checked(queries, 30, 0.8) == (pytest.approx(share), "flat")
+    assert index.checked(queries, 30, 0.0) == {kind: pytest.approx(share)}
+    assert index.kind == kind
+    tried = index.checked(queries, 30, 0.95)
+    assert tried[kind] == pytest.approx(share)
+    assert list(tried) == (["ivf", "pq"] if kind == "ivf" else ["pq"])
     assert (index.kind, index.nbytes) == ("flat", vectors.nbytes)
     np.testing.assert_array_equal(index.search(queries, 30)[0], wanted)
-    assert index.checked(queries, 30, 1.0) == (1.0, "flat")
+    assert index.checked(queries, 30, 1.0) == {}
+
+
+def test_lists_that_miss_too_much_become_a_scan_of_all_codes() -> None:
+    vectors, queries = noise(1, 4000, 64), noise(2, 40, 64)
+    index = made(vectors, index="ivf", refine=30, probes=2)
+    tried = index.checked(queries, 30, 0.9)
+    assert tried["ivf"] < 0.9 <= tried["pq"]
+    assert index.kind == "pq"
+    assert index.recall(queries, 30) == tried["pq"]
+    assert index.nbytes < vectors.nbytes + 4000 * 64
 
 
 def test_lists_that_hold_fewer_than_asked_for() -> None:

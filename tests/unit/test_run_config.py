@@ -11,7 +11,8 @@ from made import make_config
 
 from ray_xml.config import build_config, load_config
 from ray_xml.errors import ConfigError, DataSetError
-from ray_xml.run_config import RARE, RunConfig, TrainingConfig, check_data, differences
+from ray_xml.run_config import RARE, RunConfig, check_data, differences
+from ray_xml.run_sections import TrainingConfig
 from ray_xml.store import DataSet
 from ray_xml.store_write import DataSetWriter
 

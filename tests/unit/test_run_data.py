@@ -7,8 +7,8 @@ import pytest
 from made import make_config
 
 from ray_xml.propensity import propensities
-from ray_xml.run_config import DataSetConfig
 from ray_xml.run_data import metric_sums, split_rows
+from ray_xml.run_sections import DataSetConfig
 from ray_xml.store import DataSet
 
 
