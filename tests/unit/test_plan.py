@@ -12,6 +12,7 @@ import torch
 from made import make_config, train
 
 from ray_xml.coarse_search import CoarseSearch, beside_bytes, training_bytes
+from ray_xml.embeddings import EmbeddingFile
 from ray_xml.errors import ConfigError
 from ray_xml.exchange import Exchange
 from ray_xml.label_range import LabelRange
@@ -82,8 +83,8 @@ def test_a_label_shard_holds_what_is_planned(data: DataSet, tmp_path: Path) -> N
     # The words of labels are counted as if those of their documents never met twice.
     file = part(made, "worker 0", "sparse channel's file")
     assert file >= RunFolder(tmp_path / "run").neighbors_file.stat().st_size - 4096
-    sizes = [path.stat().st_size for path in (tmp_path / "run" / "embeddings").iterdir()]
-    assert [part(made, "label shard 0", "embeddings' file")] == sizes
+    embeddings = EmbeddingFile(tmp_path, training.features.num_rows, config.encoder.dim)
+    assert part(made, "label shard 0", "embeddings' file") == embeddings.nbytes
 
 
 @pytest.mark.parametrize("kind", ["pq", "ivf"])
