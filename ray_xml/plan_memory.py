@@ -165,17 +165,21 @@ def shard(config: RunConfig, counts: Counts, number: int, node: int) -> Process:
     # Every run ends with a refresh that scores by classifier rows.
     one.add("classifier rows", active * (dim + 1) * item, CYCLE)
     searched = ("proxy", "classifier") if shortlist.source == "both" else (shortlist.source,)
+    trained = 0
     for source, width in (("proxy", dim), ("classifier", dim + 1)):
         kind = shortlist.kind(active, on_gpu) if source in searched and shortlist.width else "flat"
         if kind != "flat":
             name = "proxies" if source == "proxy" else "rows"  # and the phase that makes it
             one.add(f"index over {name}", beside_bytes(active, width, kind), CYCLE)
-            one.add("training an index", training_bytes(active, width), (name,))
+            trained = training_bytes(active, width)
+            if source == "classifier":
+                one.add("training an index", trained, (name,))
         elif on_gpu:
             one.add(f"vectors of {source}", active * width * item, CYCLE, "gpu")
     one.add("labels' numbers", 20 * active, CYCLE)
     block = min(active, _SHARD_BLOCK) * dim * 4
-    one.add("mapping centroids", 8 * block, ("proxies",))
+    # One is over, and its memory given back, before the other begins.
+    one.add("mapping centroids, or training an index", max(8 * block, trained), ("proxies",))
     one.add(
         "searching: blocks of vectors and queries",
         2 * block + 4 * BLOCK * dim * 4,
