@@ -25,17 +25,18 @@ from ray_xml.shortlists import stretch_of
 MIB = 2**20
 
 # What processes take before they hold anything of a run's: proportional set sizes (pages of
-# libraries are shared) in a run of 2 workers and 2 shards, at the moment when all were up and none
-# had read a document; benchmarks/process_tree.py, Linux x86-64, Python 3.11, torch 2.13 for CPUs,
-# Ray 2.60, FAISS 1.15.
-DRIVER = 272 * MIB
-HEAD = 340 * MIB  # GCS 40, dashboard and its helpers 250, monitor 46
+# libraries are shared). Workers and shards: the run "tiny" of benchmarks/plan_check.py (1,000
+# documents, 400 labels, 64 dimensions), less the few MiB of its parts. The others: the run
+# "small", at the moment of its peak. Linux x86-64, Python 3.11, torch 2.13 for CPUs, Ray 2.60,
+# FAISS 1.15.
+DRIVER = 277 * MIB
+HEAD = 365 * MIB  # GCS 40, dashboard and its helpers 275, monitor 46
 NODE = 188 * MIB  # raylet 21, its agents 124, log monitor 43
 IDLE = 110 * MIB  # a worker of Ray's that waits; there is one a CPU, until it is given something
 CONTROLLER = 247 * MIB  # Ray Train's
 TRAIN = 5 * 112 * MIB  # Ray Train's five other actors: placement, data, scaling, signals
-WORKER = 290 * MIB  # 274 with torch and FAISS loaded, and kernels that the first step brings in
-SHARD = 238 * MIB
+WORKER = 316 * MIB
+SHARD = 250 * MIB
 EVALUATE = 290 * MIB
 
 _SHARD_BLOCK = 16384  # labels mapped or widened at a time in a shard
@@ -164,17 +165,21 @@ def shard(config: RunConfig, counts: Counts, number: int, node: int) -> Process:
     # Every run ends with a refresh that scores by classifier rows.
     one.add("classifier rows", active * (dim + 1) * item, CYCLE)
     searched = ("proxy", "classifier") if shortlist.source == "both" else (shortlist.source,)
+    trained = 0
     for source, width in (("proxy", dim), ("classifier", dim + 1)):
         kind = shortlist.kind(active, on_gpu) if source in searched and shortlist.width else "flat"
         if kind != "flat":
             name = "proxies" if source == "proxy" else "rows"  # and the phase that makes it
             one.add(f"index over {name}", beside_bytes(active, width, kind), CYCLE)
-            one.add("training an index", training_bytes(active, width), (name,))
+            trained = training_bytes(active, width)
+            if source == "classifier":
+                one.add("training an index", trained, (name,))
         elif on_gpu:
             one.add(f"vectors of {source}", active * width * item, CYCLE, "gpu")
     one.add("labels' numbers", 20 * active, CYCLE)
     block = min(active, _SHARD_BLOCK) * dim * 4
-    one.add("mapping centroids", 8 * block, ("proxies",))
+    # One is over, and its memory given back, before the other begins.
+    one.add("mapping centroids, or training an index", max(8 * block, trained), ("proxies",))
     one.add(
         "searching: blocks of vectors and queries",
         2 * block + 4 * BLOCK * dim * 4,

@@ -20,6 +20,7 @@ LAYERS = [
         "ray_xml.partition",
         "ray_xml.sparse",
         "ray_xml.hashing",
+        "ray_xml.heap",
         "ray_xml.transfer",
         "ray_xml.storage",
         "ray_xml.heap",
