@@ -3,13 +3,14 @@
 # make check  lint and types
 # make bench  compare with peers (omikuji, PECOS, napkinXC) on the data sets in data/, or
 #             DATA="folder folder"; options for benchmarks/peers.py in BENCH
+# make scale  how runs grow with labels, documents and workers: the tables of docs/scaling.md
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS ?= cpu,dev
 DATA ?= $(wildcard data/bibtex data/eurlex-4.3k data/tibkat-gnd data/wordnet-114k)
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench scale clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -37,6 +38,18 @@ check: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/peers.py $(BENCH) $(DATA)
+
+scale: $(VENV)/.ready
+	mkdir -p data/scaling
+	$(BIN)/python benchmarks/scaling.py --work data/scaling --json data/scaling/labels.json \
+	  --labels 10000,100000,1000000,2800000 --documents 20000
+	$(BIN)/python benchmarks/scaling.py --work data/scaling --json data/scaling/documents.json \
+	  --labels 100000 --documents 10000,100000,1000000
+	$(BIN)/python benchmarks/scaling.py --work data/scaling --json data/scaling/workers.json \
+	  --labels 1000000 --documents 20000 --workers 1,2
+	$(BIN)/python benchmarks/scaling.py --work data/scaling --json data/scaling/large.json \
+	  --labels 2800000 --documents 200000 --test-documents 5000
+	$(BIN)/python benchmarks/scaling_paper.py
 
 clean:
 	rm -rf data/demo runs/demo
