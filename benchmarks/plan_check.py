@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import process_tree
+from watched import watched
 
 from ray_xml.config import load_config
 from ray_xml.plan import Nodes, Plan, plan
@@ -123,17 +123,6 @@ def compare(made: Plan, usage: process_tree.Usage, sent: list[float]) -> Check:
 
 def _off(planned: float, measured: float) -> float:
     return abs(planned - measured) / measured if measured else float(planned > 0)
-
-
-def watched(arguments: list[str], log: Path) -> process_tree.Usage:
-    """Runs ``ray-xml`` and measures it."""
-    environment = {"RAY_AUTH_MODE": "disabled", **os.environ}
-    command = [sys.executable, "-m", "ray_xml.cli", *arguments]
-    usage = process_tree.run(command, env=environment, log=log)
-    if usage.status != 0:
-        tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-20:])
-        raise SystemExit(f"ray-xml {arguments[0]} ended with status {usage.status}:\n{tail}")
-    return usage
 
 
 def table(results: dict[str, Check]) -> str:

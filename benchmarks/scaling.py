@@ -26,14 +26,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import process_tree
+from watched import watched
 
 from ray_xml.evaluation import baseline
 from ray_xml.run_folder import RunFolder
@@ -90,7 +89,7 @@ def _measure(
     if not (data / "meta.json").is_file():
         sizes = {"labels": labels, "documents": documents, "test-documents": options.test_documents}
         flags = [f"--{name}={value}" for name, value in sizes.items()]
-        _watched(["synth", str(data), "--like=amazontitles-3m", *flags], work / "synth.log")
+        watched(["synth", str(data), "--like=amazontitles-3m", *flags], work / "synth.log")
     shutil.rmtree(run, ignore_errors=True)
     overrides = {
         "data": data,
@@ -100,9 +99,9 @@ def _measure(
         "resources.label_shards": workers,
     }
     named = [f"{key}={value}" for key, value in overrides.items()]
-    train = _watched(["train", str(options.config), *named, *options.set], work / "train.log")
+    train = watched(["train", str(options.config), *named, *options.set], work / "train.log")
     log = work / "evaluate.log"
-    evaluate = _watched(["evaluate", str(run), "--json"], log)
+    evaluate = watched(["evaluate", str(run), "--json"], log)
     results = json.loads(log.read_text(encoding="utf-8").strip().splitlines()[-1])
     plain = baseline(DataSet.open(data), "test", DataSetConfig())
     lines = RunFolder(run).lines()
@@ -130,16 +129,6 @@ def _measure(
         "wall_seconds": train.wall_seconds,
         "evaluate_seconds": evaluate.wall_seconds,
     }
-
-
-def _watched(arguments: list[str], log: Path) -> process_tree.Usage:
-    environment = {"RAY_AUTH_MODE": "disabled", **os.environ}
-    command = [sys.executable, "-m", "ray_xml.cli", *arguments]
-    usage = process_tree.run(command, env=environment, log=log)
-    if usage.status != 0:
-        tail = "\n".join(log.read_text(encoding="utf-8").splitlines()[-20:])
-        raise SystemExit(f"ray-xml {arguments[0]} ended with status {usage.status}:\n{tail}")
-    return usage
 
 
 def _added_up(phases: list[dict[str, float]]) -> dict[str, float]:

@@ -9,13 +9,16 @@ if TYPE_CHECKING:
     from ray_xml.store_meta import DataSetMeta
 
 # Each asks for the field of ``synth_shapes.Shape`` of the same name.
-_SYNTH_OPTIONS = (
+SHAPE_OPTIONS = (
     ("documents", int, "documents of train"),
     ("test-documents", int, "documents of test"),
     ("features", int, "number of features"),
     ("labels", int, "number of labels"),
     ("labels-per-document", float, "mean"),
     ("features-per-document", float, "mean"),
+)
+_SYNTH_OPTIONS = (
+    *SHAPE_OPTIONS,
     ("topics", int, "groups of labels that go together (default: by the number of labels)"),
     ("zipf", float, "exponent of the label frequencies (default: 1)"),
 )

@@ -7,18 +7,11 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ray_xml.data_cli import SHAPE_OPTIONS
+
 if TYPE_CHECKING:
     from ray_xml.plan import Nodes, Plan
 
-# Each asks for the field of ``synth_shapes.Shape`` of the same name.
-_SHAPE_OPTIONS = (
-    ("documents", int, "documents of train"),
-    ("test-documents", int, "documents of test"),
-    ("features", int, "number of features"),
-    ("labels", int, "number of labels"),
-    ("labels-per-document", float, "mean"),
-    ("features-per-document", float, "mean"),
-)
 _NODE_OPTIONS = (
     ("nodes", int, "N", "how many, all alike (default: 1)"),
     ("cpus", int, "C", "CPUs of a node (default: this machine's)"),
@@ -42,7 +35,7 @@ def add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--like", metavar="NAME", help="plan for a public set's shape, by its name in configs/"
     )
-    for option, kind, meaning in _SHAPE_OPTIONS:
+    for option, kind, meaning in SHAPE_OPTIONS:
         parser.add_argument(f"--{option}", type=kind, metavar="N", help=meaning)
     for option, kind, unit, meaning in _NODE_OPTIONS:
         parser.add_argument(f"--{option}", type=kind, metavar=unit, help=meaning)
@@ -64,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     from ray_xml.run_config import RunConfig
 
     config = load_config(RunConfig, options.config, options.overrides)
-    keys = [option.replace("-", "_") for option, _, _ in _SHAPE_OPTIONS]
+    keys = [option.replace("-", "_") for option, _, _ in SHAPE_OPTIONS]
     counts = planned_counts(config, options.like, {key: getattr(options, key) for key in keys})
     made = plan(config, counts, _nodes(options))
     changes = remedies(made)

@@ -110,7 +110,8 @@ LAYERS = [
     ["ray_xml.plan"],
     ["ray_xml.plan_fit", "ray_xml.plan_probe"],
     ["ray_xml.plan_text"],
-    ["ray_xml.plan_cli", "ray_xml.data_cli"],
+    ["ray_xml.data_cli"],
+    ["ray_xml.plan_cli"],
     ["ray_xml.cluster"],  # and everything in it
     ["ray_xml.cli"],
     ["jobs"],
