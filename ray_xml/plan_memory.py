@@ -29,7 +29,7 @@ MIB = 2**20
 # documents, 400 labels, 64 dimensions), less the few MiB of its parts. The others: the run
 # "small", at the moment of its peak. Linux x86-64, Python 3.11, torch 2.13 for CPUs, Ray 2.60,
 # FAISS 1.15.
-DRIVER = 277 * MIB
+DRIVER = 340 * MIB
 HEAD = 365 * MIB  # GCS 40, dashboard and its helpers 275, monitor 46
 NODE = 188 * MIB  # raylet 21, its agents 124, log monitor 43
 IDLE = 110 * MIB  # a worker of Ray's that waits; there is one a CPU, until it is given something
