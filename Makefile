@@ -52,4 +52,4 @@ scale: $(VENV)/.ready
 	$(BIN)/python benchmarks/scaling_paper.py
 
 clean:
-	rm -rf data/demo runs/demo
+	rm -rf data/demo data/scaling runs/demo

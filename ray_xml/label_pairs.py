@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ray_xml.bags import Bags, sum_bags
-from ray_xml.sparse import Csr
+from ray_xml.sparse import Csr, pieces
 
 PAIRS = 8192  # pairs of a chunk: bounds the scratch memory
 
@@ -72,14 +72,8 @@ def row_sums(labels: Csr, take: Take) -> Iterator[tuple[int, int, Tensor]]:
 
 def _borders(offsets: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
     """(low, high, begin, end): labels and entries of each chunk."""
-    low, last = 0, len(offsets) - 1
-    while low < last:
-        high = int(np.searchsorted(offsets, offsets[low] + PAIRS, side="right")) - 1
-        if high > low:
-            yield low, high, int(offsets[low]), int(offsets[high])
-            low = high
-            continue
-        begin, end = int(offsets[low]), int(offsets[low + 1])
-        for first in range(begin, end, PAIRS):
-            yield low, low + 1, first, min(first + PAIRS, end)
-        low += 1
+    for low, high in pieces(offsets, PAIRS):
+        begin, end = int(offsets[low]), int(offsets[high])
+        # Only a single label has more pairs than a chunk; without any it is a chunk all the same.
+        for first in range(begin, max(end, begin + 1), PAIRS):
+            yield low, high, first, min(first + PAIRS, end)

@@ -66,6 +66,7 @@ class LabelRange:
         config: ShortlistConfig | None = None,
         *,
         fit_labels: int = 1 << 17,
+        counts: np.ndarray | None = None,
         threads: int | None = None,
         device: str = "cpu",
     ) -> None:
@@ -76,6 +77,7 @@ class LabelRange:
                 embeddings lie in the file.
             config: of the indexes.
             fit_labels: labels, over all ranges, that g is fitted to, about, chosen by a hash.
+            counts: int64 [L], documents of every label; None counts them.
             threads: CPU threads for torch and FAISS; None leaves them alone.
             device: where sums are computed.
         """
@@ -87,21 +89,25 @@ class LabelRange:
         self.low, self.high = label_range
         self.device = torch.device(device)
         self._config = config or ShortlistConfig()
-        all_active = int(np.count_nonzero(labels.column_counts()))
+        counts = labels.column_counts() if counts is None else counts
+        all_active = int(np.count_nonzero(counts))
         documents = labels.columns(self.low, self.high).transpose()
         self._active = np.flatnonzero(documents.counts)
         self._documents = documents.take(self._active)  # [active labels, N]
         self._fitted_to = self._chosen(min(1.0, fit_labels / max(all_active, 1)))
-        self._fitted_pairs = self._documents.take(self._fitted_to)
+        everything = len(self._fitted_to) == len(self._active)
+        self._fitted_pairs = (
+            self._documents if everything else self._documents.take(self._fitted_to)
+        )
         self.cycle = -1
         self._settled: dict[str, Kind] = {}  # the kind of index that reached the floor, by source
         self._z: Tensor | None = None  # float16 [N, D]
         self._vectors: np.ndarray | None = None  # [active, D]: centroids, then proxies
         self._parts: _Parts | None = None
-        give_back()
         self._proxies: LabelIndex | None = None
         self._row_vectors: np.ndarray | None = None  # [active, D + 1]
         self._rows: LabelIndex | None = None
+        give_back()
 
     # ---- embeddings in, proxies fitted -------------------------------------------------------
 

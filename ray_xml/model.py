@@ -14,10 +14,9 @@ from ray_xml.errors import CheckpointError
 from ray_xml.lexical import Lexical
 from ray_xml.lexical_file import load_lexical
 from ray_xml.neighbors import Neighbors
+from ray_xml.pair_scores import torch_type
 from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
-
-_TORCH = {"float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -131,4 +130,4 @@ def _fill(
         begin, end = np.searchsorted(known, (first, first + len(piece)))
         chosen = torch.from_numpy(known[begin:end].astype(np.int64) - first)
         # numpy has no bfloat16.
-        into[begin:end] = piece[chosen].to(_TORCH[into.dtype.name]).numpy()
+        into[begin:end] = piece[chosen].to(torch_type(into.dtype)).numpy()

@@ -8,6 +8,7 @@ the same numbers held in float32 do.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import faiss
 import numpy as np
@@ -32,6 +33,11 @@ def as_tensor(array: np.ndarray) -> Tensor:
     if array.flags.writeable:
         return torch.from_numpy(array)
     return torch.from_numpy(np.asarray(_Writable(array)))
+
+
+def torch_type(dtype: np.dtype[Any]) -> torch.dtype:
+    """torch's name for float16 or float32."""
+    return torch.float16 if dtype == np.float16 else torch.float32
 
 
 def widen(vectors: np.ndarray, into: np.ndarray) -> np.ndarray:

@@ -158,7 +158,8 @@ def shard(config: RunConfig, counts: Counts, number: int, node: int) -> Process:
     one.add("its labels' documents", 4 * pairs + 16 * active, RUN)
     all_active = max(1, int(np.count_nonzero(counts.label_counts)))
     share = min(1.0, config.proxy.labels / all_active)
-    one.add("those that proxies are fitted to", share * (4 * pairs + 16 * active), RUN)
+    if share < 1:  # else they are the same
+        one.add("those that proxies are fitted to", share * (4 * pairs + 16 * active), RUN)
     # The columns as they are taken, with ones, by rows and turned.
     one.add("turning labels and documents", 20 * pairs + 16 * counts.labels, ("shards start",))
     one.add("centroids, then proxies", active * dim * item, CYCLE)

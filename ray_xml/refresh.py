@@ -27,6 +27,7 @@ from ray_xml.label_index import IndexState
 from ray_xml.label_search import Found
 from ray_xml.lexical import Answer, Lexical
 from ray_xml.metrics import MetricSums
+from ray_xml.pair_scores import torch_type
 from ray_xml.ranges import Block, Ranges
 from ray_xml.scoring import candidates, top_k
 from ray_xml.shortlist import ShortlistConfig
@@ -144,8 +145,7 @@ class Refresher:
     def send_classifier(self) -> None:
         """Gives the ranges the classifier rows as they are now, for validation and search."""
         low, high = self.classifier.label_range
-        half = self.shortlist_config.dtype(len(self.counts)) == np.float16
-        kind = torch.float16 if half else torch.float32
+        kind = torch_type(self.shortlist_config.dtype(len(self.counts)))
         for first in range(low, high, _ROW_BLOCK):
             part = slice(first - low, min(first + _ROW_BLOCK, high) - low)
             self.ranges.add_rows(

@@ -24,7 +24,6 @@ from ray_xml.store_meta import SplitMeta
 
 RARE = 20
 _MANY = 500_000  # labels beyond which classifier rows are stored lean
-_MANY_INDEXED = 200_000  # labels beyond which indexed vectors are stored in float16
 
 # Keys that may differ when a run goes on: they do not change what an epoch computes. But for
 # training.epochs under schedule=linear, which falls to zero over them.
@@ -90,11 +89,10 @@ class RunConfig(Section):
             missing = {key: v for key, v in values.items() if getattr(section, key) is None}
             update[name] = section.model_copy(update=missing)
         update["encoder"] = update["encoder"].model_copy(update={"tokens": tokens})
-        if self.shortlist.storage == "auto":
-            storage_of_index = "float16" if labels > _MANY_INDEXED else "float32"
-            update["shortlist"] = update["shortlist"].model_copy(
-                update={"storage": storage_of_index}
-            )
+        # Decided for all labels together: the ranges must not differ in it.
+        update["shortlist"] = update["shortlist"].model_copy(
+            update={"storage": self.shortlist.dtype(labels).name}
+        )
         update["classifier"] = update["classifier"].model_copy(
             update={"negatives": negatives, "storage": storage, "optimizer": optimizer}
         )

@@ -59,7 +59,7 @@ class Csr:
         np.cumsum(counts, out=offsets[1:])
         ids = np.empty(offsets[-1], self.ids.dtype)
         values = None if self.values is None else np.empty(offsets[-1], self.values.dtype)
-        for low, high in _pieces(offsets):
+        for low, high in pieces(offsets, _ENTRIES):
             begin, end = offsets[low], offsets[high]
             # Position p of the result reads source p - offsets[row] + starts[row].
             shift = np.repeat(starts[low:high] - offsets[low:high], counts[low:high])
@@ -87,7 +87,7 @@ class Csr:
         """The columns ``low:high``, renumbered from 0 (copied)."""
         counts = np.empty(self.num_rows, np.int64)
         ids, values = [], []
-        for first, last in _pieces(self.offsets):
+        for first, last in pieces(self.offsets, _ENTRIES):
             rows = self.slice(first, last).packed()
             keep = (rows.ids >= low) & (rows.ids < high)
             before = np.zeros(len(keep) + 1, np.int64)
@@ -123,7 +123,7 @@ class Csr:
     def column_counts(self) -> np.ndarray:
         """int64 [num_columns]: the number of stored entries of each column."""
         counts = np.zeros(self.num_columns, np.int64)
-        for first, last in _pieces(self.offsets):
+        for first, last in pieces(self.offsets, _ENTRIES):
             counts += np.bincount(self.slice(first, last).packed().ids, minlength=len(counts))
         return counts
 
@@ -227,11 +227,12 @@ class Subset:
 Rows = Csr | Subset
 
 
-def _pieces(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
-    """(first row, last row): consecutive rows of about ``_ENTRIES`` entries."""
+def pieces(offsets: np.ndarray, entries: int) -> Iterator[tuple[int, int]]:
+    """(first row, row after the last): consecutive rows of at most ``entries`` entries together,
+    or a single row of more."""
     first, last = 0, len(offsets) - 1
     while first < last:
-        reached = int(np.searchsorted(offsets, offsets[first] + _ENTRIES, side="right")) - 1
+        reached = int(np.searchsorted(offsets, offsets[first] + entries, side="right")) - 1
         after = min(max(reached, first + 1), last)
         yield first, after
         first = after

@@ -49,12 +49,14 @@ class LabelShard(LabelRange):
         data = local_data(config)
         rows, _ = split_rows(data, config)
         labels = Subset(data.split("train").labels, rows)
-        ranges = partition.label_ranges(labels.column_counts(), config.resources.label_shards)
+        counts = labels.column_counts()
+        ranges = partition.label_ranges(counts, config.resources.label_shards)
         super().__init__(
             ranges[number],
             labels,
             config.resolved(data).shortlist,
             fit_labels=config.proxy.labels,
+            counts=counts,
             threads=threads,
             device=device,
         )
