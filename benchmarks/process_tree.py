@@ -27,6 +27,7 @@ _INTERVAL_S = 0.05
 _BUDGET = 0.05  # of one core, for sampling
 _PSS_AGE_S = 5.0
 _PSS_DRIFT = 0.01  # of the RSS
+_NAMELESS = "unknown"  # the role of a process that does not tell
 _LINGER_S = 10.0  # what Ray's helpers take to notice that their cluster has gone
 
 
@@ -207,7 +208,9 @@ class ProcessTree:
         if pid == self.root:
             known = "root"
         elif not known.startswith("ray::") or known == "ray::IDLE":
-            known = role_of(pid)
+            found = role_of(pid)
+            # A process that is just ending has no name any more, but it had one.
+            known = known if known and found == _NAMELESS else found
         self._titles[pid] = known
         return known
 
@@ -288,7 +291,7 @@ def role_of(pid: int) -> str:
     except OSError:
         words = []
     if not words or not words[0]:
-        return "unknown"
+        return _NAMELESS
     if words[0].startswith("ray::"):
         return words[0].split(".")[0].split("(")[0].split()[0]
     name = Path(words[0].split()[0]).name

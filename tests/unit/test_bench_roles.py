@@ -56,6 +56,16 @@ def test_a_process_goes_by_the_title_that_ray_gives_it(tmp_path: Path) -> None:
             assert process_tree.role_of(7) == role
 
 
+def test_a_process_that_is_just_ending_keeps_its_role(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    tree = process_tree.ProcessTree(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process_tree, "_PROC", tmp_path)
+        for title, role in (("", "unknown"), ("/x/raylet", "raylet"), ("", "raylet")):
+            (tmp_path / "7" / "cmdline").write_text(title)
+            assert tree._title(7) == role
+
+
 def test_a_comparison_says_what_is_off() -> None:
     counts = plan_check.Counts(600, 0, 300, 6000, np.full(80, 8))
     config = plan_check.RunConfig.model_validate(
