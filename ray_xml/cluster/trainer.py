@@ -21,7 +21,7 @@ from ray.train.torch import TorchTrainer
 
 from ray_xml import checkpoint
 from ray_xml.cluster.data_places import distribute, local_data
-from ray_xml.cluster.label_shards import LabelShards, ShardedRanges, ShardNames
+from ray_xml.cluster.label_shards import LabelShards, ShardedRanges
 from ray_xml.cluster.placement import worker_strategy
 from ray_xml.cluster.session import Shares, check_local, session
 from ray_xml.config import build_config
@@ -91,14 +91,14 @@ def _train(config: RunConfig, data: DataSet, folder: RunFolder) -> None:
             _fit(given, folder, shards.names(), shares)
 
 
-def _fit(config: RunConfig, folder: RunFolder, shards: ShardNames, shares: Shares) -> None:
+def _fit(config: RunConfig, folder: RunFolder, shards: list[str], shares: Shares) -> None:
     resources = config.resources
     storage = folder.path / ".ray"
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
             "config": config.model_dump(mode="json"),
-            "shards": asdict(shards),
+            "shards": shards,
             "shares": asdict(shares),
         },
         scaling_config=ScalingConfig(
@@ -169,9 +169,6 @@ def train_worker(settings: dict[str, Any]) -> None:
 def _work(settings: dict[str, Any]) -> None:
     """One worker's share of the epoch loop, one report an epoch."""
     config = build_config(RunConfig, settings["config"], origin="worker")
-    shards = ShardNames(
-        settings["shards"]["names"], [tuple(one) for one in settings["shards"]["ranges"]]
-    )
     torch.set_num_threads(settings["shares"]["worker_threads"])
     on_gpu = config.resources.device == "cuda" or (
         config.resources.device == "auto" and torch.cuda.is_available()
@@ -183,7 +180,7 @@ def _work(settings: dict[str, Any]) -> None:
         config,
         local_data(config),
         folder.path,
-        ShardedRanges(shards),
+        ShardedRanges(settings["shards"]),
         exchange,
         device=device,
         event=lambda event: checkpoint.write_json(folder.progress_file, event),
