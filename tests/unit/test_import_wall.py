@@ -45,6 +45,7 @@ LAYERS = [
         "ray_xml.cut_documents",
         "ray_xml.exchange",
         "ray_xml.checkpoint",
+        "ray_xml.run_lock",
         "ray_xml.range_state",
         "ray_xml.metrics",
         "ray_xml.exact_search",
