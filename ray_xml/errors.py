@@ -5,8 +5,10 @@
     ├── InputError        a file a user handed over is wrong (carries file, line, column)
     ├── DataSetError      a prepared data-set folder is missing, damaged or not the one expected
     ├── CheckpointError   a run folder or checkpoint is missing, damaged or does not match
+    │   └── VersionError      it is whole, but of another version of ray_xml
     ├── ExportError       a model holds numbers that the wanted export cannot
     ├── TrainingError     training met a state it must not go on from (a NaN loss, a dead worker)
+    ├── DiskError         the disk of a run folder is full or takes nothing; what it holds is whole
     ├── StorageError      a run's storage cannot be reached, read or written
     └── ResourceError     the machine or cluster cannot hold what was asked for
 
@@ -47,12 +49,23 @@ class CheckpointError(RayXmlError):
     """A run folder or checkpoint is missing, damaged or does not match the run."""
 
 
+class VersionError(CheckpointError):
+    """A checkpoint of another version of ray_xml, which is not damaged for that."""
+
+
 class ExportError(RayXmlError):
     """A model holds numbers that the wanted export cannot."""
 
 
 class TrainingError(RayXmlError):
     """Training met a state it must not go on from."""
+
+
+class DiskError(RayXmlError):
+    """A run folder's disk is full or takes nothing: trying again is of no use until that changes.
+
+    What the run folder holds is whole.
+    """
 
 
 class StorageError(RayXmlError):

@@ -27,7 +27,7 @@ from ray_xml.cluster.placement import cluster_nodes, pinned, place_shards
 from ray_xml.cluster.session import NAMESPACE, Shares
 from ray_xml.config import build_config
 from ray_xml.embeddings import EmbeddingFile
-from ray_xml.errors import TrainingError
+from ray_xml.errors import RayXmlError, TrainingError
 from ray_xml.label_index import IndexState
 from ray_xml.label_range import LabelRange
 from ray_xml.label_search import Found
@@ -178,7 +178,14 @@ class ShardedRanges:
             yield self._answer(under_way.popleft(), k)
 
     def save_proxies(self, folder: Path) -> None:
-        ray.get([a.save_proxies.remote(folder, i) for i, a in enumerate(self._actors)])
+        try:
+            ray.get([a.save_proxies.remote(folder, i) for i, a in enumerate(self._actors)])
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(
+                error.cause, RayXmlError
+            ):  # such as a full disk: its own words say it all
+                raise error.cause from None
+            raise
 
     def flush(self) -> None:
         while self._pending:

@@ -56,7 +56,8 @@ def train(config: RunConfig) -> Outcome:
     """Runs ``config`` to its last epoch, from wherever its run folder stands.
 
     Raises:
-        ConfigError, DataSetError, ResourceError: before any process starts.
+        ConfigError, DataSetError, ResourceError, CheckpointError: before any process starts.
+        DiskError: the run folder takes no more; what is stored in it is whole.
         TrainingError: a worker or a shard failed; its own traceback is in the message.
         StorageError: ``resources.storage`` cannot be used; what was trained is in the run folder.
     """
@@ -74,8 +75,7 @@ def train(config: RunConfig) -> Outcome:
     folder = RunFolder(config.run)
     before = folder.begin(config)
     storage = RunStorage(config.resources.storage) if config.resources.storage else None
-    if storage is not None:
-        storage.catch_up(folder, config)
+    if storage is not None and storage.catch_up(folder, config):
         before = folder.begin(config)
     with Uploader(folder, storage):
         if before < config.training.total:
@@ -190,5 +190,5 @@ def _work(settings: dict[str, Any]) -> None:
     )
     for report in training.epochs():
         if exchange.rank == 0:
-            folder.append(report.line, report.step_losses)
+            folder.append(report.line)
         ray.train.report(report.line)

@@ -46,7 +46,8 @@ def add_epoch(folder: RunFolder, epoch: int, keep: int = 1, parts: int = 2) -> N
         checkpoint.save_part(draft, "tokens", number, (number, number + 1), {"table": held})
     checkpoint.finish(root, epoch, {"with_proxies": False})
     checkpoint.remove_others(root, set(checkpoint.epochs_in(root)[-keep:]))
-    folder.append({"epoch": epoch, "loss": 1.0 / epoch}, np.full(3, epoch, np.float32))
+    folder.save_losses(epoch, np.full(3, epoch, np.float32))
+    folder.append({"epoch": epoch, "loss": 1.0 / epoch})
     lists = folder.path / "shortlists"
     lists.mkdir(exist_ok=True)
     if epoch % 2 == 0:

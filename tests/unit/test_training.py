@@ -112,7 +112,7 @@ def test_a_run_killed_after_any_epoch_goes_on(data: DataSet, tmp_path: Path, sto
     run = RunFolder(tmp_path / "killed")
     run.begin(config)
     for report in make_training(data, config, run.path).epochs():
-        run.append(report.line, report.step_losses)
+        run.append(report.line)
         if report.line["epoch"] == stop:
             break
     train(data, config, run.path)
@@ -355,16 +355,16 @@ def test_a_run_killed_inside_the_first_epoch_of_a_cycle_goes_on(
     training = make_training(data, config, run.path)
     step = training._step
 
-    def killed(batch: Any, epoch: int, rate: float) -> torch.Tensor:
+    def killed(batch: Any, epoch: int, number: int, rate: float) -> torch.Tensor:
         if training.classifier.weight_adam.steps == 2 * 9 + 4:
             raise KeyboardInterrupt
-        return step(batch, epoch, rate)
+        return step(batch, epoch, number, rate)
 
     monkeypatch.setattr(training, "_step", killed)
     epochs = training.epochs()
     for _ in range(2):
         report = next(epochs)
-        run.append(report.line, report.step_losses)
+        run.append(report.line)
     with pytest.raises(KeyboardInterrupt):
         next(epochs)
     names = [path.name for path in (run.path / "shortlists").iterdir()]

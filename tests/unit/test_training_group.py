@@ -48,7 +48,7 @@ def worker(
     for report in training.epochs():
         met |= shortlists(folder)
         if exchange.rank == 0:
-            run.append(report.line, report.step_losses)
+            run.append(report.line)
         exchange.barrier()
     return met
 
