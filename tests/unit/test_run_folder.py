@@ -10,7 +10,7 @@ import pytest
 import torch
 from made import make_config
 
-from ray_xml import checkpoint
+from ray_xml import __version__, checkpoint
 from ray_xml.errors import CheckpointError, ConfigError
 from ray_xml.run_folder import RunFolder
 
@@ -80,6 +80,23 @@ def test_another_config_is_refused_with_the_differences(tmp_path: Path) -> None:
     assert "training.rate: 0.005 → 0.5" in message
     assert "epochs" not in message.replace("cycle_epochs", "")
     assert run.config() == make_config()
+
+
+def test_another_config_of_another_version_names_both(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.begin(make_config())
+    store(run, 1)
+    manifest = run.checkpoints / "epoch-0001" / "manifest.json"
+    tree = {**json.loads(manifest.read_text()), "ray_xml": "0.0.1"}
+    manifest.write_text(json.dumps(checkpoint.sealed(tree)))
+    both = rf"; it was made by ray_xml 0\.0\.1, this is {__version__}"
+    with pytest.raises(ConfigError, match=rf"encoder\.dim: 24 → 48\){both}; set them back"):
+        run.begin(make_config(encoder={"dim": 48}))
+    assert run.begin(make_config()) == 1  # the same settings mean the same
+    text = run.config_file.read_text()
+    run.config_file.write_text(text.replace("training:\n", "training:\n  beta: 0.5\n"))
+    with pytest.raises(ConfigError, match=rf"unknown key 'training\.beta'.*{both}"):
+        run.config()
 
 
 def test_folders_that_hold_something_else_are_left_alone(tmp_path: Path) -> None:

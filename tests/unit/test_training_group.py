@@ -13,8 +13,9 @@ from groups import Groups
 from made import local_ranges, make_config, train
 from shared_ranges import SharedRanges, serve
 
-from ray_xml.checkpoint import load_range, read_manifest
+from ray_xml.checkpoint import folder_of, load_range, read_manifest
 from ray_xml.config import build_config
+from ray_xml.errors import TrainingError
 from ray_xml.exchange import Exchange
 from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
@@ -105,6 +106,57 @@ def test_two_workers_are_one_without_shortlists(
     np.testing.assert_allclose(group.step_losses(), alone.step_losses(), rtol=1e-4)
     weights = [read_manifest(run.model())["blend"]["weights"] for run in (alone, group)]
     np.testing.assert_allclose(weights[0], weights[1], atol=0.05)
+
+
+def bits(run: RunFolder) -> dict[str, bytes]:
+    """The bytes of every part of the newest checkpoint, and of the losses."""
+    newest = folder_of(run.checkpoints, run.epochs_done())
+    parts = {path.name: path.read_bytes() for path in newest.glob("*.safetensors")}
+    return parts | {"losses": run.step_losses().tobytes()}
+
+
+def test_a_seed_makes_a_run_repeatable(groups: Groups, data: DataSet, tmp_path: Path) -> None:
+    runs = {}
+    for name, seed in (("first", 3), ("again", 3), ("other", 4)):
+        config = config_of(2)
+        config = config.model_copy(
+            update={"training": config.training.model_copy(update={"seed": seed})}
+        )
+        runs[name] = RunFolder(tmp_path / name)
+        train_group(groups, data, config, runs[name].path)
+    first, again, other = (bits(run) for run in runs.values())
+    assert len(first) > 12
+    assert first == again
+    assert first.keys() == other.keys()
+    assert first["losses"] != other["losses"]
+    assert first["classifier-00000.safetensors"] != other["classifier-00000.safetensors"]
+
+
+def stores_alike(
+    data: DataSet, settings: dict[str, Any], folder: Path, address: tuple[str, int]
+) -> str:
+    """What one worker of two hears where the other's numbers cannot be stored; runs in a group."""
+    config = build_config(RunConfig, settings, origin="test")
+    training = Training(config, data, folder, SharedRanges(address), Exchange())
+    if training.exchange.rank == 1:
+        training.classifier.weight[0, 0] = float("nan")
+    try:
+        training._store(with_proxies=False)
+    except TrainingError as error:
+        return str(error)
+    return ""
+
+
+def test_workers_fail_alike_where_one_cannot_store(
+    groups: Groups, data: DataSet, tmp_path: Path
+) -> None:
+    config = config_of(2)
+    RunFolder(tmp_path).begin(config)
+    address = serve(local_ranges(data, config, 1))
+    told = groups.run(2, stores_alike, data, config.model_dump(mode="json"), tmp_path, address)
+    assert told[0] == told[1]
+    assert "classifier.weight holds numbers that are not finite" in told[0]
+    assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 @pytest.mark.parametrize("optimizer", ["adam_row", "sgd"])
