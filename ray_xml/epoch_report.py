@@ -62,13 +62,15 @@ def report(state: RunState, metric: str, seconds: dict[str, float], memory: int)
         seconds: by phase, since the last report.
         memory: peak resident bytes over workers and label shards.
     """
+    trained = state.trained
+    assert trained is not None, "no epoch was trained"
     line: dict[str, Any] = {
         "epoch": state.epoch,
-        "loss": round(float(state.step_losses.mean()), 5),
+        "loss": round(float(trained.losses.mean()), 5),
         "rate": state.rate,
-        "docs_per_second": round(state.docs_per_second, 1),
-        "bytes_sent_per_step": round(state.bytes_per_step),
-        "candidates_per_step": round(state.candidates_per_step),
+        "docs_per_second": round(trained.docs_per_second, 1),
+        "bytes_sent_per_step": round(trained.bytes_per_step),
+        "candidates_per_step": round(trained.candidates_per_step),
         "seconds": seconds,
         "memory_gib": round(memory / 2**30, 3),
     }
@@ -82,7 +84,7 @@ def report(state: RunState, metric: str, seconds: dict[str, float], memory: int)
             "validation": {key: round(value, 3) for key, value in checked.results.items()},
             "best": {"epoch": state.best_epoch, "metric": metric},
         }
-    return Report(line, state.step_losses)
+    return Report(line, trained.losses)
 
 
 def _indexes(states: list[IndexState]) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ray_xml import checkpoint
 from ray_xml.classifier import Classifier, RowOptimizer
 from ray_xml.encoder import Encoder
+from ray_xml.epoch_steps import Trained
 from ray_xml.errors import CheckpointError, RayXmlError, TrainingError
 from ray_xml.exchange import Exchange
 from ray_xml.finite import check_tensor
@@ -36,7 +36,7 @@ class RunState:
         stored: whether the state is in a checkpoint already.
         validation, proxy_loss: what the last refresh found, until it is reported.
         indexes: what its indexes turned out to be, likewise.
-        step_losses, docs_per_second, bytes_per_step, candidates_per_step, rate: of the last epoch.
+        trained, rate: of the last epoch.
     """
 
     epoch: int
@@ -46,10 +46,7 @@ class RunState:
     validation: Validation | None = None
     proxy_loss: float = math.nan
     indexes: list[IndexState] = field(default_factory=list)
-    step_losses: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-    docs_per_second: float = 0.0
-    bytes_per_step: float = 0.0
-    candidates_per_step: float = 0.0
+    trained: Trained | None = None
     rate: float = 0.0
 
 

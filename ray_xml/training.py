@@ -20,16 +20,16 @@ import numpy as np
 import torch
 
 from ray_xml import partition
-from ray_xml.batches import Batch, BatchMaker
+from ray_xml.batches import BatchMaker
 from ray_xml.blend import DEFAULT
 from ray_xml.checkpoint import epochs_in
-from ray_xml.classifier import Classifier, NotFiniteLossError
+from ray_xml.classifier import Classifier
 from ray_xml.disk import writing
 from ray_xml.encoder import Encoder
 from ray_xml.epoch_report import Clock, Report, peak_memory, report
+from ray_xml.epoch_steps import Steps
 from ray_xml.errors import DiskError
 from ray_xml.exchange import Exchange
-from ray_xml.finite import batch_error, check_losses, check_sum
 from ray_xml.heap import give_back
 from ray_xml.lexical_file import shared_lexical
 from ray_xml.model_share import new_share
@@ -77,7 +77,6 @@ class Training:
         self.clock = Clock()
         self.clock.start("setup")
         rows, held = split_rows(data, config)
-        self.rows = rows  # int64: the train split's rows that the documents are
         train = data.split("train")
         self.features, self.labels = Subset(train.features, rows), Subset(train.labels, rows)
         self.held_features = Subset(train.features, held)
@@ -95,6 +94,7 @@ class Training:
                 neighbors_file, config.neighbors, self.features, self.labels, exchange
             )
         give_back()
+        self.steps = Steps(self.encoder, self.classifier, exchange, rows)
         self.batches = BatchMaker(
             self.features,
             self.labels,
@@ -240,41 +240,14 @@ class Training:
             batches = self._listed(epoch, order)
         else:
             batches = ((order[at : at + size], None) for at in range(0, len(order), size))
-        steps, done, candidates = -(-len(order) // size), 0, 0
-        losses: list[torch.Tensor] = []
-        began, sent = time.perf_counter(), self.exchange.bytes_sent
-        for number, batch in enumerate(self.batches.epoch(batches, epoch)):
-            rate = settings.rate_at(epoch + number / steps)
-            losses.append(self._step(batch, epoch, number, rate))
-            done += batch.documents
-            candidates += batch.candidates.count
-            if number % 16 == 15 or number == steps - 1:
-                # Summed first: every worker then goes on or stops alike.
-                loss = float(self.exchange.sum_(losses[-1].clone()))
-                check_sum(loss, epoch, number)
-                self._progress("classifier", done, len(order), began, loss)
-                give_back()
-        vector = self.exchange.sum_(torch.stack(losses))
-        self.state.step_losses = vector.cpu().numpy().astype(np.float32)
-        check_losses(self.state.step_losses, epoch)
-        self.state.docs_per_second = len(order) / (time.perf_counter() - began)
-        self.state.bytes_per_step = (self.exchange.bytes_sent - sent) / steps
-        trained = torch.tensor([candidates / steps], device=self.device)
-        self.state.candidates_per_step = float(self.exchange.sum_(trained))
         self.state.rate = settings.rate_at(epoch)
-
-    def _step(self, batch: Batch, epoch: int, number: int, rate: float) -> torch.Tensor:
-        z_bD, u_bD = self.encoder.forward(batch.tokens, epoch)
-        # The classifier rounds embeddings to its products' type anyway: they travel in it.
-        z_BD = self.exchange.gather_rows(z_bD.detach().to(self.classifier.product_type))
-        try:
-            loss, gradient_BD = self.classifier.step(z_BD, batch.candidates, batch.documents, rate)
-        except NotFiniteLossError as error:
-            documents = batch.tokens.documents[: batch.documents].cpu().numpy()
-            raise batch_error(error.loss, epoch, number, self.rows[documents], z_BD) from None
-        gradient_bD = self.exchange.scatter_sum_rows(gradient_BD)
-        self.encoder.backward(batch.tokens, z_bD, u_bD, gradient_bD, rate)
-        return loss
+        self.state.trained = self.steps.train(
+            self.batches.epoch(batches, epoch),
+            epoch,
+            -(-len(order) // size),
+            settings.rate_at,
+            lambda *told: self._progress("classifier", told[0], len(order), *told[1:]),
+        )
 
     # ---- what is kept and told ---------------------------------------------------------------
 

@@ -100,6 +100,7 @@ LAYERS = [
     ["ray_xml.export", "ray_xml.run_upload"],
     ["ray_xml.predictor"],
     [
+        "ray_xml.epoch_steps",
         "ray_xml.refresh",
         "ray_xml.shortlists",
         "ray_xml.evaluation",

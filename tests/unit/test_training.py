@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from ray_xml import checkpoint, partition, run_state, shortlists
 from ray_xml.blend import DEFAULT
 from ray_xml.checkpoint_check import verify
+from ray_xml.epoch_steps import Steps
 from ray_xml.errors import CheckpointError, TrainingError
 from ray_xml.metrics import top_labels_baseline
 from ray_xml.neighbors import NeighborsConfig
@@ -328,7 +329,7 @@ def test_a_step_whose_loss_is_not_finite_is_not_taken(
         return step(*given)
 
     training.classifier.step = watched  # type: ignore[method-assign]
-    rows = training.rows
+    rows = training.steps.rows
     named = ", ".join(str(rows[document]) for document in bad)
     batch = ", ".join(str(row) for row in rows[order[128:133]])
     said = (
@@ -444,14 +445,15 @@ def test_a_run_killed_inside_the_first_epoch_of_a_cycle_goes_on(
     run = RunFolder(tmp_path / "killed")
     run.begin(config)
     training = make_training(data, config, run.path)
-    step = training._step
+    step = Steps._step
 
-    def killed(batch: Any, epoch: int, number: int, rate: float) -> torch.Tensor:
-        if training.classifier.weight_adam.steps == 2 * 9 + 4:
+    def killed(self: Steps, batch: Any, epoch: int, number: int, rate: float) -> torch.Tensor:
+        if (epoch, number) == (2, 4):
             raise KeyboardInterrupt
-        return step(batch, epoch, number, rate)
+        return step(self, batch, epoch, number, rate)
 
-    monkeypatch.setattr(training, "_step", killed)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(Steps, "_step", killed)
     epochs = training.epochs()
     for _ in range(2):
         report = next(epochs)
@@ -460,6 +462,7 @@ def test_a_run_killed_inside_the_first_epoch_of_a_cycle_goes_on(
         next(epochs)
     names = [path.name for path in (run.path / "shortlists").iterdir()]
     assert names == ["cycle-0002.i32.unfinished"]
+    patch.undo()
     train(data, config, run.path)
     assert_same_tensors(tensors(tmp_path / "whole", 4), tensors(run.path, 4))
     np.testing.assert_array_equal(RunFolder(tmp_path / "whole").step_losses(), run.step_losses())

@@ -16,6 +16,7 @@ from shared_ranges import SharedRanges, serve
 
 from ray_xml.checkpoint import folder_of, load_range, read_manifest
 from ray_xml.config import build_config
+from ray_xml.epoch_steps import Trained
 from ray_xml.errors import TrainingError
 from ray_xml.exchange import Exchange
 from ray_xml.run_config import RunConfig
@@ -139,7 +140,7 @@ def stores_alike(
     """What one worker of two hears where the other's numbers cannot be stored; runs in a group."""
     config = build_config(RunConfig, settings, origin="test")
     training = Training(config, data, folder, SharedRanges(address), Exchange())
-    training.state.epoch, training.state.step_losses = 1, np.ones(2, np.float32)
+    training.state.epoch, training.state.trained = 1, Trained(np.ones(2, np.float32), 0, 0, 0)
     if training.exchange.rank == 1:
         training.classifier.weight[0, 0] = float("nan")
     try:
