@@ -107,6 +107,8 @@ class ResourcesConfig(Section):
         min_workers: go on with as few of them when nodes are lost, and take the others back, at the
             end of an epoch, when there is room again; None keeps to ``workers``.
         patience: seconds that a run which lost nodes waits for room.
+        start_patience: likewise before the first start, for clusters that grow when asked: the
+            cluster's autoscaler is asked for what is missing either way.
         max_failures: how often in a row a run starts again after it lost a process or a node,
             without a whole epoch in between; beyond that it ends with an error.
         label_shards: Ray actors, each with one label range.
@@ -130,6 +132,7 @@ class ResourcesConfig(Section):
     workers: int = Field(2, ge=1)
     min_workers: int | None = Field(None, ge=1)
     patience: float = Field(1800.0, ge=0)
+    start_patience: float = Field(0.0, ge=0)
     max_failures: int = Field(3, ge=0)
     label_shards: int = Field(2, ge=1)
     cpus_per_worker: float | None = Field(None, gt=0)

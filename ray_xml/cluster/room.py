@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ray.autoscaler.sdk import request_resources
+
 from ray_xml.cluster.placement import cluster_nodes
 from ray_xml.cluster.session import Shares, share_out
 from ray_xml.errors import ResourceError
@@ -35,27 +37,43 @@ def room(resources: ResourcesConfig, where: str) -> tuple[ResourcesConfig, Share
 
 
 def wait_for_room(
-    resources: ResourcesConfig, where: str, say: Callable[[str], None]
+    resources: ResourcesConfig, where: str, seconds: float, say: Callable[[str], None]
 ) -> tuple[ResourcesConfig, Shares]:
-    """As ``room``, for a run that had it once: lost nodes may be replaced.
+    """As ``room``, but gives nodes some time to come: lost ones may be replaced, and an autoscaler
+    is asked for those that are missing.
 
     Raises:
-        ResourceError: they were not within ``resources.patience`` seconds.
+        ResourceError: they did not come within so many seconds.
     """
-    end, told = time.monotonic() + resources.patience, False
-    while True:
-        try:
-            return room(resources, where)
-        except ResourceError as error:
-            if time.monotonic() > end:
-                raise ResourceError(
-                    f"{error}. Waited {resources.patience:.0f} s for lost nodes to come back "
-                    "(resources.patience); the same command goes on when they are there"
-                ) from None
-            if not told:
-                say(f"waiting for nodes: {error}")
-                told = True
-            time.sleep(_POLL_SECONDS)
+    end, asked = time.monotonic() + seconds, False
+    try:
+        while True:
+            try:
+                return room(resources, where)
+            except ResourceError as error:
+                if seconds == 0:
+                    raise
+                if time.monotonic() > end:
+                    raise ResourceError(
+                        f"{error}. Waited {seconds:.0f} s for nodes; the same command goes on when "
+                        "they are there"
+                    ) from None
+                if not asked:
+                    say(f"waiting for nodes: {error}")
+                    request_resources(bundles=_bundles(resources))
+                    asked = True
+                time.sleep(_POLL_SECONDS)
+    finally:
+        if asked:  # from here on what runs holds its nodes
+            request_resources(bundles=[])
+
+
+def _bundles(resources: ResourcesConfig) -> list[dict[str, float]]:
+    """What an autoscaler has to find nodes for."""
+    worker = {"CPU": resources.cpus_per_worker or 1.0, "GPU": resources.gpus_per_worker}
+    shard = {"GPU": resources.gpus_per_shard}
+    wanted = [worker] * resources.workers + [shard] * resources.label_shards
+    return [held for one in wanted if (held := {name: n for name, n in one.items() if n > 0})]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 
 from ray_xml.cluster.data_places import distribute
 from ray_xml.cluster.label_shards import LabelShards
-from ray_xml.cluster.room import room, wait_for_room, watching_for_more
+from ray_xml.cluster.room import wait_for_room, watching_for_more
 from ray_xml.cluster.session import check_local, session
 from ray_xml.cluster.worker_group import fit
 from ray_xml.console import Watcher
@@ -121,7 +121,8 @@ def _start(
     """
     wait_for_workers(folder.path, _WORKERS_END, say)
     wanted = config.resources
-    resources, shares = room(wanted, where) if first else wait_for_room(wanted, where, say)
+    patience = wanted.start_patience if first else wanted.patience
+    resources, shares = wait_for_room(wanted, where, patience, say)
     if resources.workers < wanted.workers:
         say(f"{resources.workers} of {wanted.workers} workers, until there is room for more")
     given = distribute(config.model_copy(update={"resources": resources}), data)
