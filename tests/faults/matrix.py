@@ -1,6 +1,6 @@
 """The kill matrix: SIGKILL to each kind of process in each phase of a run.
 
-    python tests/faults/matrix.py [--kinds worker,shard,…] [--phases encode,search,…] [--keep FOLDER]
+    python tests/faults/matrix.py [--kinds "worker;shard"] [--phases encode,search] [--keep FOLDER]
 
 A cell shows the seconds from the kill to the next checkpoint, or what went wrong. The last row
 says whether the finished run is the undisturbed one in every byte that matters, with no process,
@@ -19,11 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ.pop("RAY_ADDRESS", None)
 
 from fault_places import OwnCluster, Place, joined
 from fault_runs import KINDS, PATIENCE, PHASES, Cell, FaultRun, Verdict, cells_of, epochs_for, start
@@ -123,6 +121,7 @@ def main() -> int:
     parser.add_argument("--phases", default=",".join(PHASES))
     parser.add_argument("--keep", type=Path, help="an empty folder for all files of the runs")
     options = parser.parse_args()
+    os.environ.pop("RAY_ADDRESS", None)
     chosen = tuple(options.phases.split(","))
     phases = tuple(phase for phase in PHASES if phase in chosen)
     with tempfile.TemporaryDirectory() as temporary:
