@@ -145,9 +145,9 @@ class FaultRun:
             verdict.seconds = time.monotonic() - began
             verdict.faults += self._different(cell.stored_next)
             verdict.faults += self._crowd()
-            self.place.mend()
         else:
             verdict.faults.append(f"no epoch {cell.stored_next}: {self._told()}")
+        self.place.mend()
         return verdict
 
     def _kill(self, cell: Cell, paused: int) -> None:
