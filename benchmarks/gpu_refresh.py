@@ -14,11 +14,11 @@ from gpu_data import labels_of
 
 from ray_xml import proxies, synth_shapes
 from ray_xml.config import build_config
-from ray_xml.embeddings import EmbeddingFile
 from ray_xml.exact_search import TorchSearch
 from ray_xml.exchange import Exchange
 from ray_xml.label_index import IndexConfig, LabelIndex
 from ray_xml.label_range import LabelRange
+from ray_xml.matrix_file import MatrixFile
 from ray_xml.ranges import LocalRanges
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import split_rows
@@ -37,7 +37,7 @@ def proxy_row(name: str, shape: Statistics, options: argparse.Namespace) -> dict
     labels = labels_of(shape, documents, seed=2)
     begin_memory(device)
     with tempfile.TemporaryDirectory() as folder:
-        file = EmbeddingFile(Path(folder) / "cycle-0000.f16", documents, options.dim)
+        file = MatrixFile(Path(folder) / "embeddings-0000.f16", documents, options.dim)
         file.create()
         random = np.random.default_rng(0)
         for first in range(0, documents, _BLOCK):
@@ -45,9 +45,9 @@ def proxy_row(name: str, shape: Statistics, options: argparse.Namespace) -> dict
             file.write(first, random.standard_normal(size, np.float32).astype(np.float16))
         held = LabelRange((0, shape.labels), labels, device=str(device))
         # The first cycle reads the file from the disk and makes the device's allocator grow.
-        held.begin_cycle(0, file)
+        held.begin_cycle(file)
         start = proxies.identity_map(options.dim)
-        begin = median_seconds(lambda: held.begin_cycle(1, file), device, warm_up=0, repeats=3)
+        begin = median_seconds(lambda: held.begin_cycle(file), device, warm_up=0, repeats=3)
         one_pass = median_seconds(lambda: held.pair_sums(start), device, warm_up=1, repeats=3)
         synchronise(device)
         began = time.perf_counter()

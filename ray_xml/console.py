@@ -7,6 +7,7 @@ watches the folder, this process or another, reads it.
 from __future__ import annotations
 
 import json
+import queue
 import sys
 import threading
 import time
@@ -38,6 +39,7 @@ class Watcher:
         self._out = out or sys.stderr
         self._stop = threading.Event()
         self._seen = len(folder.lines())
+        self._said: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
 
     def __enter__(self) -> Watcher:
@@ -54,6 +56,10 @@ class Watcher:
         self._stop.set()
         self._thread.join()
         self._folder.progress_file.unlink(missing_ok=True)
+
+    def say(self, text: str) -> None:
+        """Shows a line among the others."""
+        self._said.put(text)
 
     def _watch(self) -> None:
         if self._out.isatty():
@@ -79,6 +85,8 @@ class Watcher:
             for line in self._folder.lines()[self._seen :]:
                 self._seen += 1
                 say(describe_epoch(line))
+            while not self._said.empty():
+                say(self._said.get())
             event = self._read()
             if event and not stopped:
                 show(event, self._describe(event))

@@ -6,7 +6,9 @@
     ├── DataSetError      a prepared data-set folder is missing, damaged or not the one expected
     ├── CheckpointError   a run folder or checkpoint is missing, damaged or does not match
     ├── ExportError       a model holds numbers that the wanted export cannot
-    ├── TrainingError     training met a state it must not go on from (a NaN loss, a dead worker)
+    ├── TrainingError     training met a state it must not go on from, such as a NaN loss
+    │   └── LostError     a process or node of the run is gone; starting again may help
+    │       └── StaleError    a label range is not where its caller believes it to be
     ├── StorageError      a run's storage cannot be reached, read or written
     └── ResourceError     the machine or cluster cannot hold what was asked for
 
@@ -53,6 +55,14 @@ class ExportError(RayXmlError):
 
 class TrainingError(RayXmlError):
     """Training met a state it must not go on from."""
+
+
+class LostError(TrainingError):
+    """A process or a node of the run is gone: what was stored is good, and a new start may help."""
+
+
+class StaleError(LostError):
+    """A label range holds another cycle, or other files, than its caller counts on."""
 
 
 class StorageError(RayXmlError):

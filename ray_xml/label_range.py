@@ -23,14 +23,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ray_xml.checkpoint import save_part
-from ray_xml.embeddings import EmbeddingFile
+from ray_xml.errors import StaleError
 from ray_xml.hashing import hash_32
 from ray_xml.heap import give_back
 from ray_xml.label_index import IndexState, Kind
 from ray_xml.label_pairs import each_chunk, row_sums
 from ray_xml.label_search import Found, queries_of, search_indexes
+from ray_xml.matrix_file import MatrixFile
 from ray_xml.partition import Range
 from ray_xml.proxies import PairSums
+from ray_xml.range_state import RangeState, load_affine
 from ray_xml.shortlist import LabelIndex, ShortlistConfig
 from ray_xml.sparse import Rows
 
@@ -56,7 +58,7 @@ class LabelRange:
 
     Attributes:
         low, high: the range.
-        cycle: whose embeddings it has; −1 before the first.
+        state: what it holds; None before the first cycle, and where ``bring`` failed.
     """
 
     def __init__(
@@ -99,7 +101,7 @@ class LabelRange:
         self._fitted_pairs = (
             self._documents if everything else self._documents.take(self._fitted_to)
         )
-        self.cycle = -1
+        self.state: RangeState | None = None
         self._settled: dict[str, Kind] = {}  # the kind of index that reached the floor, by source
         self._z: Tensor | None = None  # float16 [N, D]
         self._vectors: np.ndarray | None = None  # [active, D]: centroids, then proxies
@@ -109,13 +111,47 @@ class LabelRange:
         self._rows: LabelIndex | None = None
         give_back()
 
+    # ---- from state to state -----------------------------------------------------------------
+
+    def bring(self, state: RangeState) -> list[IndexState]:
+        """Reads whatever it lacks of ``state``.
+
+        Returns:
+            what the indexes that it built turned out to be.
+
+        Raises:
+            StaleError: it holds a later cycle, or the files are gone or another cycle's.
+        """
+        held = self.state
+        if held is not None and held.cycle > state.cycle:
+            raise StaleError(
+                f"labels {self.low}..{self.high} hold cycle {held.cycle}, but were asked for cycle "
+                f"{state.cycle}"
+            )
+        self.state = None
+        built: list[IndexState] = []
+        try:
+            if held is None or not state.extends(held):
+                held = RangeState(state.cycle, state.embeddings)
+                self.begin_cycle(state.embeddings)
+            if state.affine is not None and held.affine is None:
+                built.append(self.set_proxies(load_affine(state.affine, state.cycle)))
+            if state.rows is not None and held.rows is None:
+                built.append(self.index_rows(state.rows))
+        except (FileNotFoundError, ValueError) as error:
+            raise StaleError(
+                f"labels {self.low}..{self.high} cannot get cycle {state.cycle} back: {error}"
+            ) from error
+        self.state = state
+        return built
+
     # ---- embeddings in, proxies fitted -------------------------------------------------------
 
-    def begin_cycle(self, cycle: int, file: EmbeddingFile) -> None:
+    def begin_cycle(self, file: MatrixFile) -> None:
         """Takes the embeddings of all documents from ``file``; forgets earlier ones."""
         expected = self._documents.num_columns
-        assert file.documents == expected, f"{file.documents} embeddings of {expected} documents"
-        self.cycle, self._proxies = cycle, None
+        assert file.rows == expected, f"{file.rows} embeddings of {expected} documents"
+        self._proxies = self._rows = None
         self._z = torch.from_numpy(file.open())
         if self.device.type != "cpu":
             self._z = self._z.to(self.device)
@@ -174,19 +210,15 @@ class LabelRange:
 
     # ---- classifier rows ---------------------------------------------------------------------
 
-    def add_rows(self, first: int, weight: np.ndarray, bias: np.ndarray) -> None:
-        """Takes classifier rows first..first+n: float16 or float32 [n, D], and [n]."""
-        shape = (len(self._active), weight.shape[1] + 1)
+    def index_rows(self, file: MatrixFile) -> IndexState:
+        """Takes its labels' rows from ``file``, biases as an extra dimension, and indexes them."""
+        whole, shape = file.open(), (len(self._active), file.dim)
+        self._rows = None
         if self._row_vectors is None or self._row_vectors.shape != shape:
-            self._row_vectors = np.zeros(shape, self._config.dtype(len(self._active)))
-        begin, end = np.searchsorted(self._active + self.low, (first, first + len(weight)))
-        taken = self._active[begin:end] + (self.low - first)
-        self._row_vectors[begin:end, :-1] = weight[taken]
-        self._row_vectors[begin:end, -1] = bias[taken]
-
-    def index_rows(self) -> IndexState:
-        """Indexes the rows as they are now, the bias as an extra dimension."""
-        assert self._row_vectors is not None, "no classifier rows were added"
+            self._row_vectors = np.empty(shape, self._config.dtype(len(self._active)))
+        for first in range(0, len(self._active), _LABELS):
+            part = slice(first, first + _LABELS)
+            self._row_vectors[part] = whole[self._active[part] + self.low]
         self._rows = self._index("classifier", self._row_vectors)
         return self._checked("classifier", self._rows)
 

@@ -41,7 +41,6 @@ EVALUATE = 290 * MIB
 
 _SHARD_BLOCK = 16384  # labels mapped or widened at a time in a shard
 _PIECE = 262_144  # labels of one part of the proxies' checkpoint
-_AHEAD = 3  # blocks of rows that a worker has under way
 
 
 def expected_candidates(config: RunConfig, counts: Counts) -> np.ndarray:
@@ -138,7 +137,7 @@ def worker(
         one.add("shortlists under way", 5 * share * (1 + config.resources.label_shards), ("train",))
     one.add("encoding a block", _encoding(counts, dim, size), ("proxies", "validate"), kind)
     item = config.shortlist.dtype(labels).itemsize
-    one.add("a block of rows to send", 2 * block_of_rows(rows, dim, item), ("rows",))
+    one.add("a block of rows to write", 3 * block_of_rows(rows, dim, item), ("rows",))
     one.add("held-out documents' evidence", _evidence(config, held, size), ("validate",))
     _files(one, config, counts, postings, RUN[1:])
     return one
@@ -191,9 +190,7 @@ def shard(config: RunConfig, counts: Counts, number: int, node: int) -> Process:
         one.add("documents' embeddings", 2 * counts.documents * dim, CYCLE, "gpu")
     one.add("embeddings' file", 2 * counts.documents * dim, CYCLE, "cache")
     one.add("data set", 4 * counts.pairs + 8 * counts.documents, RUN, "cache")
-    workers = config.resources.workers
-    block = block_of_rows(-(-counts.labels // workers), dim, item)
-    one.add("blocks of rows under way", _AHEAD * workers * block, CYCLE[1:], "store")
+    one.add("rows' file", counts.labels * (dim + 1) * item, CYCLE[1:], "cache")
     return one
 
 

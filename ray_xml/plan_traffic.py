@@ -96,7 +96,7 @@ def _cycle(config: RunConfig, counts: Counts, lists: bool) -> dict[str, int]:
     return {
         "columns for rows, encoding": encoded * size * BLOCK * dim * (size - 1) * 4,
         "embeddings, to a file": 2 * counts.documents * dim,
-        "classifier rows to label shards": counts.labels * (dim * item + 4),
+        "classifier rows, to a file": counts.labels * (dim + 1) * item,
         "sums that fit the proxies": 8 * shards * sums,
         "shortlists from label shards": shards * counts.documents * listed * 12 if lists else 0,
         "validation's searches": shards * held * (2 * dim + 4 * voted + 12 * (listed + voted)),

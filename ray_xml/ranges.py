@@ -14,12 +14,11 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from ray_xml.embeddings import EmbeddingFile
 from ray_xml.label_index import IndexState
 from ray_xml.label_range import LabelRange
 from ray_xml.label_search import Found
-from ray_xml.partition import Range, overlap
 from ray_xml.proxies import PairSums
+from ray_xml.range_state import RangeState
 
 # What is searched for: a key; float16 embeddings [n, D], or int64 [n] documents whose embeddings
 # the ranges have; and int32 [n, m] further labels to score.
@@ -29,18 +28,17 @@ Block = tuple[int, np.ndarray, np.ndarray | None]
 class Ranges(Protocol):
     """All label ranges together, wherever they live: what a training worker asks of them.
 
-    ``add_rows`` and ``search`` are called by every worker for its own rows and documents; the
-    others by one worker while the rest wait.
+    ``bring`` brings them to a state; one worker calls it, and thereafter the others ``follow``. All
+    else is asked of the ranges in that state: ``search`` by every worker for its own documents,
+    the rest by one worker while the others wait.
     """
 
-    def begin_cycle(self, cycle: int, file: EmbeddingFile) -> None: ...
+    def bring(self, state: RangeState) -> list[IndexState]: ...
+    def follow(self, state: RangeState) -> None: ...
     def pair_sums(self, affine: Tensor) -> PairSums: ...
     def pair_gradient(
         self, affine: Tensor, key: int, part: int, parts: int
     ) -> tuple[Tensor, int]: ...
-    def set_proxies(self, affine: Tensor) -> list[IndexState]: ...
-    def add_rows(self, first: int, weight: np.ndarray, bias: np.ndarray) -> None: ...
-    def index_rows(self) -> list[IndexState]: ...
     def search(
         self,
         blocks: Iterable[Block],
@@ -49,7 +47,6 @@ class Ranges(Protocol):
         both_scores: bool,
     ) -> Iterator[tuple[int, Found]]: ...
     def save_proxies(self, folder: Path) -> None: ...
-    def flush(self) -> None: ...
     def peak_memory(self) -> int: ...
 
 
@@ -59,27 +56,17 @@ class LocalRanges:
     def __init__(self, ranges: list[LabelRange]) -> None:
         self._ranges = ranges
 
-    def begin_cycle(self, cycle: int, file: EmbeddingFile) -> None:
-        for one in self._ranges:
-            one.begin_cycle(cycle, file)
+    def bring(self, state: RangeState) -> list[IndexState]:
+        return [built for one in self._ranges for built in one.bring(state)]
+
+    def follow(self, state: RangeState) -> None:
+        assert all(one.state == state for one in self._ranges)
 
     def pair_sums(self, affine: Tensor) -> PairSums:
         return functools.reduce(operator.add, (one.pair_sums(affine) for one in self._ranges))
 
     def pair_gradient(self, affine: Tensor, key: int, part: int, parts: int) -> tuple[Tensor, int]:
         return sum_gradients([one.pair_gradient(affine, key, part, parts) for one in self._ranges])
-
-    def set_proxies(self, affine: Tensor) -> list[IndexState]:
-        return [one.set_proxies(affine) for one in self._ranges]
-
-    def add_rows(self, first: int, weight: np.ndarray, bias: np.ndarray) -> None:
-        for one in self._ranges:
-            shared = overlap((first, first + len(weight)), (one.low, one.high))
-            if shared:
-                one.add_rows(*rows_within(shared, first, weight, bias))
-
-    def index_rows(self) -> list[IndexState]:
-        return [one.index_rows() for one in self._ranges]
 
     def search(
         self,
@@ -96,19 +83,8 @@ class LocalRanges:
         for number, one in enumerate(self._ranges):
             one.save_proxies(folder, number)
 
-    def flush(self) -> None:
-        """Nothing is ever under way here."""
-
     def peak_memory(self) -> int:
         return 0  # the process counts itself
-
-
-def rows_within(
-    shared: Range, first: int, weight: np.ndarray, bias: np.ndarray
-) -> tuple[int, np.ndarray, np.ndarray]:
-    """(first row, weight, bias) of the rows ``shared`` out of those that begin at ``first``."""
-    part = slice(shared[0] - first, shared[1] - first)
-    return shared[0], weight[part], bias[part]
 
 
 def sum_gradients(parts: list[tuple[Tensor, int]]) -> tuple[Tensor, int]:

@@ -11,7 +11,7 @@ whoever does it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +20,15 @@ import torch
 from ray_xml import blend, proxies
 from ray_xml.blend import Blend
 from ray_xml.classifier import Classifier
-from ray_xml.embeddings import EmbeddingFile
 from ray_xml.encoder import Encoder
 from ray_xml.exchange import Exchange
 from ray_xml.label_index import IndexState
 from ray_xml.label_search import Found
 from ray_xml.lexical import Answer, Lexical
+from ray_xml.matrix_file import MatrixFile
 from ray_xml.metrics import MetricSums
 from ray_xml.pair_scores import torch_type
+from ray_xml.range_state import RangeState, save_affine
 from ray_xml.ranges import Block, Ranges
 from ray_xml.scoring import candidates, top_k
 from ray_xml.shortlist import ShortlistConfig
@@ -83,6 +84,7 @@ class Refresher:
 
     Attributes:
         indexes: what the last refresh's indexes turned out to be (on rank 0).
+        state: what the ranges were brought to; None before the first refresh.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Refresher:
         self.proxy_config, self.shortlist_config = proxy_config, shortlist_config
         self.counts = counts
         self.indexes: list[IndexState] = []
+        self.state: RangeState | None = None
 
     def own_blocks(self, features: Rows, phase: str) -> Iterator[tuple[int, np.ndarray]]:
         """(first document, float16 [n, D]) for this rank's blocks of all documents.
@@ -122,10 +125,10 @@ class Refresher:
         """Refits the proxies to the encoder as it is now; returns the proxy loss (on rank 0).
 
         Args:
-            folder: where the embeddings' file goes.
+            folder: where the files go that the ranges read.
         """
         dim = self.encoder.config.dim
-        file = EmbeddingFile(folder / f"cycle-{cycle:04d}.f16", features.num_rows, dim)
+        file = MatrixFile(folder / f"embeddings-{cycle:04d}.f16", features.num_rows, dim)
         if self.exchange.rank == 0:
             file.create()
         self.exchange.barrier()
@@ -133,31 +136,45 @@ class Refresher:
             file.write(first, z_nD)
         file.sync()
         self.exchange.barrier()
-        loss = float("nan")
+        path, loss = folder / f"affine-{cycle:04d}.safetensors", float("nan")
         if self.exchange.rank == 0:
             self.progress("proxies", 0, 1)
-            self.ranges.begin_cycle(cycle, file)
+            self.ranges.bring(RangeState(cycle, file))
             affine, loss = proxies.fit(self.ranges, self.proxy_config, dim, seed=self.seed)
-            self.indexes = self.ranges.set_proxies(affine)
-        self.exchange.barrier()
+            save_affine(path, affine, cycle)
+        self.indexes = self._bring(RangeState(cycle, file, path))
         return loss
 
     def send_classifier(self) -> None:
         """Gives the ranges the classifier rows as they are now, for validation and search."""
+        assert self.state is not None, "no proxies were fitted"
+        labels, kind = len(self.counts), self.shortlist_config.dtype(len(self.counts))
+        file = MatrixFile(
+            self.state.embeddings.path.with_name(f"rows-{self.state.cycle:04d}.bin"),
+            labels,
+            self.encoder.config.dim + 1,
+            kind.name,
+        )
+        if self.exchange.rank == 0:
+            file.create()
+        self.exchange.barrier()
         low, high = self.classifier.label_range
-        kind = torch_type(self.shortlist_config.dtype(len(self.counts)))
         for first in range(low, high, _ROW_BLOCK):
             part = slice(first - low, min(first + _ROW_BLOCK, high) - low)
-            self.ranges.add_rows(
-                first,
-                self.classifier.weight[part].to(kind).cpu().numpy(),
-                self.classifier.bias[part].cpu().numpy(),
-            )
-        self.ranges.flush()
+            weight, bias = self.classifier.weight[part], self.classifier.bias[part, None]
+            rows = torch.cat([one.to(torch_type(kind)) for one in (weight, bias)], dim=1)
+            file.write(first, rows.cpu().numpy())
+        file.sync()
         self.exchange.barrier()
-        if self.exchange.rank == 0:
-            self.indexes = [*self.indexes, *self.ranges.index_rows()]
+        self.indexes = [*self.indexes, *self._bring(replace(self.state, rows=file))]
+
+    def _bring(self, state: RangeState) -> list[IndexState]:
+        """Brings the ranges to ``state``; what they built, on rank 0."""
+        built = self.ranges.bring(state) if self.exchange.rank == 0 else []
         self.exchange.barrier()
+        self.ranges.follow(state)
+        self.state = state
+        return built
 
     def validate(
         self, features: Rows, labels: Rows, lexical: Lexical, sums: MetricSums
@@ -220,9 +237,9 @@ class Refresher:
 
 
 def block_of_rows(labels: int, dim: int, item: int) -> int:
-    """Bytes of the largest block that ``send_classifier`` sends of so many rows, with biases, whose
-    numbers take ``item`` bytes each."""
-    return min(labels, _ROW_BLOCK) * (dim * item + 4)
+    """Bytes of the largest block that ``send_classifier`` writes of so many rows, with biases,
+    whose numbers take ``item`` bytes each."""
+    return min(labels, _ROW_BLOCK) * (dim + 1) * item
 
 
 def count_hits(listed: np.ndarray, truth: Csr) -> int:

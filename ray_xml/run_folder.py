@@ -5,9 +5,11 @@ metrics.jsonl    one line an epoch
 losses/          the loss of every step, one .npy an epoch
 checkpoints/     see ``checkpoint``
 shortlists/      the current cycle's shortlists
-embeddings/      the documents' embeddings of the current cycle (while a run is going on)
+embeddings/      what label ranges read in the current cycle, see ``range_state`` (while a run is
+                 going on)
 neighbors.safetensors  the sparse channel, see ``lexical_file``
 progress.json    what is going on right now (while a run is going on)
+.lock .workers   who is at work, see ``run_lock``; .pause asks workers to stop after an epoch
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from ray_xml import checkpoint
 from ray_xml.config import dump_config, load_config
 from ray_xml.errors import CheckpointError, ConfigError
 from ray_xml.run_config import RunConfig, differences
+from ray_xml.run_lock import DRIVER
 
 
 class RunFolder:
@@ -32,6 +35,7 @@ class RunFolder:
         self.config_file = self.path / "config.yaml"
         self.metrics_file = self.path / "metrics.jsonl"
         self.progress_file = self.path / "progress.json"
+        self.pause_file = self.path / ".pause"
         self.neighbors_file = self.path / "neighbors.safetensors"
         self.checkpoints = self.path / "checkpoints"
 
@@ -53,7 +57,7 @@ class RunFolder:
                 )
         elif self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"{self.path} is a file; choose a new run folder")
-        elif self.path.exists() and any(self.path.iterdir()):
+        elif self.path.exists() and {one.name for one in self.path.iterdir()} - {DRIVER}:
             raise ConfigError(f"{self.path} is not empty and holds no run; choose a new run folder")
         self.path.mkdir(parents=True, exist_ok=True)
         self.config_file.write_text(dump_config(config), encoding="utf-8")

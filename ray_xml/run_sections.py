@@ -104,6 +104,11 @@ class ResourcesConfig(Section):
 
     Attributes:
         workers: Ray Train workers.
+        min_workers: go on with as few of them when nodes are lost, and take the others back, at the
+            end of an epoch, when there is room again; None keeps to ``workers``.
+        patience: seconds that a run which lost nodes waits for room.
+        max_failures: how often in a row a run starts again after it lost a process or a node,
+            without a whole epoch in between; beyond that it ends with an error.
         label_shards: Ray actors, each with one label range.
         cpus_per_worker: CPUs, and so threads, of a worker; None shares the machine's evenly.
         gpus_per_worker, gpus_per_shard: fractions allowed.
@@ -123,6 +128,9 @@ class ResourcesConfig(Section):
     """
 
     workers: int = Field(2, ge=1)
+    min_workers: int | None = Field(None, ge=1)
+    patience: float = Field(1800.0, ge=0)
+    max_failures: int = Field(3, ge=0)
     label_shards: int = Field(2, ge=1)
     cpus_per_worker: float | None = Field(None, gt=0)
     gpus_per_worker: float = Field(0.0, ge=0)
@@ -134,3 +142,14 @@ class ResourcesConfig(Section):
     data_checksum: str | None = None
     storage: str | None = None
     address: str | None = None
+
+    @model_validator(mode="after")
+    def _not_more_than_all(self) -> ResourcesConfig:
+        if self.fewest_workers > self.workers:
+            raise ValueError(f"min_workers={self.min_workers} is more than workers={self.workers}")
+        return self
+
+    @property
+    def fewest_workers(self) -> int:
+        """The fewest that a run goes on with."""
+        return self.workers if self.min_workers is None else self.min_workers

@@ -53,6 +53,7 @@ class Training:
         ranges: the label ranges, on behalf of all workers.
         device: where this worker computes.
         event: told what is going on, often; only rank 0's is of interest.
+        pause: asked after each epoch whether to stop there; rank 0's answer counts.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class Training:
         *,
         device: str = "cpu",
         event: Event = lambda _: None,
+        pause: Callable[[], bool] = lambda: False,
     ) -> None:
         config = config.resolved(data)
         self.config, self.data, self.folder = config, data, folder
         self.ranges, self.exchange, self.event = ranges, exchange, event
+        self.pause = pause
         self.device = torch.device(device)
         self.clock = Clock()
         self.clock.start("setup")
@@ -128,7 +131,8 @@ class Training:
         return encoder, classifier
 
     def epochs(self) -> Iterator[Report]:
-        """Trains to the last epoch, yielding a report after each one that is safely stored."""
+        """Trains to the last epoch, or a pause, yielding a report after each epoch that is safely
+        stored."""
         settings = self.config.training
         while True:
             epoch = self.state.epoch
@@ -142,6 +146,8 @@ class Training:
             if epoch > 0 and not self.state.stored:
                 self._store(with_proxies=fitted)
                 yield self._report()
+                if not last and self._any(self.exchange.rank == 0 and self.pause()):
+                    return
             if last:
                 if self.exchange.rank == 0:
                     shutil.rmtree(self.folder / "embeddings", ignore_errors=True)
@@ -203,8 +209,11 @@ class Training:
 
     def _lost(self, path: Path) -> bool:
         """Whether any worker misses the file: a shared file system may tell them differently."""
-        missing = torch.tensor(float(not path.exists()), device=self.device)
-        return bool(self.exchange.sum_(missing) > 0)
+        return self._any(not path.exists())
+
+    def _any(self, here: bool) -> bool:
+        """Whether it is so for any worker."""
+        return bool(self.exchange.sum_(torch.tensor(float(here), device=self.device)) > 0)
 
     def _waiting(self, begins: bool) -> None:
         self.clock.start("shortlist" if begins else "classifier")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ray_xml.checkpoint import load_range
 from ray_xml.config import build_config
-from ray_xml.embeddings import EmbeddingFile
 from ray_xml.exchange import Exchange
 from ray_xml.label_range import LabelRange
+from ray_xml.matrix_file import MatrixFile
 from ray_xml.partition import label_ranges
+from ray_xml.range_state import RangeState, save_affine
 from ray_xml.ranges import LocalRanges, Ranges
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import split_rows
@@ -121,18 +126,47 @@ def local_ranges(data: DataSet, config: RunConfig, parts: int) -> LocalRanges:
     return LocalRanges([LabelRange(cut, labels, settings, fit_labels=fitted) for cut in cuts])
 
 
-def begin_cycle(ranges: Ranges, cycle: int, embeddings: np.ndarray, *, block: int = 1000) -> None:
-    """Gives ranges of this machine the embeddings of all documents, float16 [N, D].
+class Cycle:
+    """Brings ranges of this machine from state to state, through files of its own."""
 
-    The file goes at once: whoever has mapped it keeps it.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        file = EmbeddingFile(Path(folder) / f"cycle-{cycle:04d}.f16", *embeddings.shape)
+    def __init__(self, ranges: Ranges, cycle: int, embeddings: np.ndarray, block: int) -> None:
+        self._ranges = ranges
+        self._folder = Path(tempfile.mkdtemp())
+        weakref.finalize(self, shutil.rmtree, self._folder)
+        file = self._filled(f"embeddings-{cycle:04d}.f16", embeddings, block)
+        self.state = RangeState(cycle, file)
+        self._bring(self.state)
+
+    def set_proxies(self, affine: torch.Tensor) -> Cycle:
+        """Proxies by the map, float64 [D, D + 1]."""
+        path = self._folder / f"affine-{self.state.cycle:04d}.safetensors"
+        save_affine(path, affine, self.state.cycle)
+        return self._bring(replace(self.state, affine=path))
+
+    def index_rows(self, weight: np.ndarray, bias: np.ndarray) -> Cycle:
+        """Classifier rows [L, D] with biases [L]."""
+        rows = np.concatenate([weight, bias[:, None].astype(weight.dtype)], axis=1)
+        file = self._filled(f"rows-{self.state.cycle:04d}.bin", rows, 1000)
+        return self._bring(replace(self.state, rows=file))
+
+    def _filled(self, name: str, matrix: np.ndarray, block: int) -> MatrixFile:
+        file = MatrixFile(self._folder / name, *matrix.shape, matrix.dtype.name)
         file.create()
-        for first in range(0, len(embeddings), block):
-            file.write(first, embeddings[first : first + block])
+        for first in range(0, len(matrix), block):
+            file.write(first, matrix[first : first + block])
         file.sync()
-        ranges.begin_cycle(cycle, file)
+        return file
+
+    def _bring(self, state: RangeState) -> Cycle:
+        self._ranges.bring(state)
+        self._ranges.follow(state)
+        self.state = state
+        return self
+
+
+def begin_cycle(ranges: Ranges, cycle: int, embeddings: np.ndarray, *, block: int = 1000) -> Cycle:
+    """Gives ranges of this machine the embeddings of all documents, float16 [N, D]."""
+    return Cycle(ranges, cycle, embeddings, block)
 
 
 def proxies_of(ranges: Ranges, num_labels: int) -> np.ndarray:

@@ -19,7 +19,7 @@ import ray
 
 from ray_xml.cluster.placement import cluster_nodes, pinned
 from ray_xml.data_copy import open_copy, receive
-from ray_xml.errors import DataSetError, RayXmlError, TrainingError
+from ray_xml.errors import DataSetError, LostError, RayXmlError, TrainingError
 from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
 from ray_xml.run_sections import ResourcesConfig
@@ -37,6 +37,7 @@ def distribute(config: RunConfig, data: DataSet) -> RunConfig:
 
     Raises:
         DataSetError: a copy could not be made; the node is named.
+        LostError: a node went meanwhile.
     """
     resources = config.resources.model_copy(update={"data_checksum": data.meta.checksum})
     if resources.data == "copy":
@@ -124,8 +125,10 @@ def _copy_to_nodes(resources: ResourcesConfig, data: DataSet) -> None:
         for node, call in zip(others, calls, strict=True):
             try:
                 said = ray.get(call)
-            except ray.exceptions.RayError as error:
+            except ray.exceptions.RayTaskError as error:
                 said = str(error)
+            except ray.exceptions.RayError as error:
+                raise LostError(f"node {node.name} was lost while it got data: {error}") from None
             if said is not None:
                 raise DataSetError(f"the data set could not be copied to node {node.name}: {said}")
     finally:

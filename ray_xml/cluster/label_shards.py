@@ -1,18 +1,21 @@
 """Label ranges as Ray actors: started by the driver, asked by the workers.
 
-The actors are detached, so that they outlive a restart of the worker group, and carry a name
-that is new for each launch, so that runs on one cluster never meet. ``LabelShards`` removes them.
+The actors belong to the driver: they end with it, however it ends. They carry a name that is new
+for each launch, so that runs on one cluster never meet. One whose process dies is started again by
+Ray, which then repeats the calls that it had not answered. Every call names the state that the
+range must be in (``range_state``), so a shard that is new reads what it lost, and every answer to
+a search names the cycle that it was found in.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
+import os
 import resource
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,22 +29,23 @@ from ray_xml.cluster.data_places import local_data
 from ray_xml.cluster.placement import cluster_nodes, pinned, place_shards
 from ray_xml.cluster.session import NAMESPACE, Shares
 from ray_xml.config import build_config
-from ray_xml.embeddings import EmbeddingFile
-from ray_xml.errors import TrainingError
+from ray_xml.errors import LostError, StaleError, TrainingError
 from ray_xml.label_index import IndexState
 from ray_xml.label_range import LabelRange
 from ray_xml.label_search import Found
 from ray_xml.partition import Range
 from ray_xml.proxies import PairSums
-from ray_xml.ranges import Block, rows_within, sum_gradients
+from ray_xml.range_state import RangeState
+from ray_xml.ranges import Block, sum_gradients
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import split_rows
 from ray_xml.sparse import Subset
 
 _AHEAD = 2  # blocks a worker has under way at each shard
+_RETRIES = 3  # how often Ray repeats a call whose shard died over it
 
 
-class LabelShard(LabelRange):
+class LabelShard:
     """A label range that builds itself from the data-set folder; plain until made remote."""
 
     def __init__(self, settings: dict[str, Any], number: int, threads: int, device: str) -> None:
@@ -51,7 +55,7 @@ class LabelShard(LabelRange):
         labels = Subset(data.split("train").labels, rows)
         counts = labels.column_counts()
         ranges = partition.label_ranges(counts, config.resources.label_shards)
-        super().__init__(
+        self._range = LabelRange(
             ranges[number],
             labels,
             config.resolved(data).shortlist,
@@ -63,19 +67,48 @@ class LabelShard(LabelRange):
 
     def ping(self) -> Range:
         """The range held; answering means that the shard is up."""
-        return self.low, self.high
+        return self._range.low, self._range.high
+
+    def bring(self, state: RangeState) -> list[IndexState]:
+        return self._range.bring(state)
+
+    def pair_sums(self, state: RangeState, affine: Tensor) -> PairSums:
+        return self._in(state).pair_sums(affine)
+
+    def pair_gradient(
+        self, state: RangeState, affine: Tensor, key: int, part: int, parts: int
+    ) -> tuple[Tensor, int]:
+        return self._in(state).pair_gradient(affine, key, part, parts)
+
+    def search(
+        self,
+        state: RangeState,
+        embeddings: np.ndarray,
+        k: int,
+        sources: tuple[str, ...],
+        both_scores: bool,
+        given: np.ndarray | None,
+    ) -> tuple[int, Found]:
+        """(the cycle that it was found in, what was found)."""
+        held = self._in(state)
+        found = held.search(embeddings, k, sources, both_scores, given)
+        assert held.state is not None
+        return held.state.cycle, found
+
+    def save_proxies(self, state: RangeState, folder: Path, number: int) -> None:
+        self._in(state).save_proxies(folder, number)
+
+    def pid(self) -> int:
+        """The process, new for each start."""
+        return os.getpid()
 
     def peak_memory(self) -> int:
         """Peak resident bytes of this process."""
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-
-@dataclass(frozen=True)
-class ShardNames:
-    """How a worker finds the shards: their actor names and label ranges, in label order."""
-
-    names: list[str]
-    ranges: list[Range]
+    def _in(self, state: RangeState) -> LabelRange:
+        self._range.bring(state)
+        return self._range
 
 
 class LabelShards:
@@ -92,7 +125,8 @@ class LabelShards:
             remote.options(
                 name=name,
                 namespace=NAMESPACE,
-                lifetime="detached",
+                max_restarts=-1,
+                max_task_retries=_RETRIES,
                 num_cpus=0,
                 num_gpus=resources.gpus_per_shard,
                 scheduling_strategy=pinned(node.id),
@@ -101,16 +135,22 @@ class LabelShards:
         ]
         self._names = names
 
-    def names(self) -> ShardNames:
-        """Waits until every shard is up.
+    def names(self) -> list[str]:
+        """The actors' names, in label order, once every shard is up.
 
         Raises:
             TrainingError: a shard could not start; its own traceback is in the message.
+            LostError: its process or node ended while it started.
         """
         try:
-            return ShardNames(self._names, ray.get([a.ping.remote() for a in self._actors]))
+            ray.get([a.ping.remote() for a in self._actors])
+            return self._names
+        except ray.exceptions.ActorDiedError as error:
+            # Ray says "creation task" of what the shard itself raised: it would raise it again.
+            kind = TrainingError if "creation task" in str(error) else LostError
+            raise kind(f"a label shard did not start: {error}") from None
         except ray.exceptions.RayError as error:
-            raise TrainingError(f"a label shard did not start: {error}") from None
+            raise LostError(f"a label shard did not start: {error}") from None
 
     def __enter__(self) -> LabelShards:
         return self
@@ -126,39 +166,30 @@ class LabelShards:
 
 
 class ShardedRanges:
-    """``label_range.Ranges`` over the shards' actors, as a worker sees them."""
+    """``ranges.Ranges`` over the shards' actors, as a worker sees them."""
 
-    def __init__(self, shards: ShardNames) -> None:
-        self._actors = [ray.get_actor(name, namespace=NAMESPACE) for name in shards.names]
-        self._ranges = shards.ranges
-        self._pending: deque[list[Any]] = deque()
+    def __init__(self, names: list[str]) -> None:
+        self._actors = [ray.get_actor(name, namespace=NAMESPACE) for name in names]
+        self._state: RangeState | None = None
 
-    def begin_cycle(self, cycle: int, file: EmbeddingFile) -> None:
-        ray.get([a.begin_cycle.remote(cycle, file) for a in self._actors])
+    def bring(self, state: RangeState) -> list[IndexState]:
+        self._state = state
+        built: list[list[IndexState]] = ray.get([a.bring.remote(state) for a in self._actors])
+        return [one for of_shard in built for one in of_shard]
+
+    def follow(self, state: RangeState) -> None:
+        self._state = state
 
     def pair_sums(self, affine: Tensor) -> PairSums:
         given = ray.put(affine)
-        sums: list[PairSums] = ray.get([a.pair_sums.remote(given) for a in self._actors])
+        calls = [a.pair_sums.remote(self._state, given) for a in self._actors]
+        sums: list[PairSums] = ray.get(calls)
         return functools.reduce(operator.add, sums)
 
     def pair_gradient(self, affine: Tensor, key: int, part: int, parts: int) -> tuple[Tensor, int]:
         given = ray.put(affine)
-        calls = [a.pair_gradient.remote(given, key, part, parts) for a in self._actors]
+        calls = [a.pair_gradient.remote(self._state, given, key, part, parts) for a in self._actors]
         return sum_gradients(ray.get(calls))
-
-    def set_proxies(self, affine: Tensor) -> list[IndexState]:
-        return list(ray.get([a.set_proxies.remote(affine) for a in self._actors]))
-
-    def add_rows(self, first: int, weight: np.ndarray, bias: np.ndarray) -> None:
-        calls: list[Any] = []
-        for actor, held in zip(self._actors, self._ranges, strict=True):
-            shared = partition.overlap((first, first + len(weight)), held)
-            if shared:
-                calls.append(actor.add_rows.remote(*rows_within(shared, first, weight, bias)))
-        self._send(calls)
-
-    def index_rows(self) -> list[IndexState]:
-        return list(ray.get([a.index_rows.remote() for a in self._actors]))
 
     def search(
         self,
@@ -170,7 +201,10 @@ class ShardedRanges:
         under_way: deque[tuple[int, list[Any]]] = deque()
         for key, embeddings, given in blocks:
             block, labels = ray.put(embeddings), ray.put(given)
-            calls = [a.search.remote(block, k, sources, both_scores, labels) for a in self._actors]
+            calls = [
+                a.search.remote(self._state, block, k, sources, both_scores, labels)
+                for a in self._actors
+            ]
             under_way.append((key, calls))
             if len(under_way) > _AHEAD:
                 yield self._answer(under_way.popleft(), k)
@@ -178,20 +212,19 @@ class ShardedRanges:
             yield self._answer(under_way.popleft(), k)
 
     def save_proxies(self, folder: Path) -> None:
-        ray.get([a.save_proxies.remote(folder, i) for i, a in enumerate(self._actors)])
-
-    def flush(self) -> None:
-        while self._pending:
-            ray.get(self._pending.popleft())
+        calls = [a.save_proxies.remote(self._state, folder, i) for i, a in enumerate(self._actors)]
+        ray.get(calls)
 
     def peak_memory(self) -> int:
         return sum(ray.get([a.peak_memory.remote() for a in self._actors]))
 
     def _answer(self, item: tuple[int, list[Any]], k: int) -> tuple[int, Found]:
-        return item[0], Found.merge(ray.get(item[1]), k)
-
-    def _send(self, calls: list[Any]) -> None:
-        """Sends without waiting, but never more than ``_AHEAD`` blocks ahead of the shards."""
-        self._pending.append(calls)
-        if len(self._pending) > _AHEAD:
-            ray.get(self._pending.popleft())
+        answers: list[tuple[int, Found]] = ray.get(item[1])
+        assert self._state is not None
+        for number, (cycle, _) in enumerate(answers):
+            if cycle != self._state.cycle:
+                raise StaleError(
+                    f"label shard {number} answered for cycle {cycle}, but cycle "
+                    f"{self._state.cycle} is going on"
+                )
+        return item[0], Found.merge([found for _, found in answers], k)

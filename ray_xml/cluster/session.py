@@ -11,13 +11,7 @@ from typing import Any
 
 import ray
 
-from ray_xml.cluster.placement import (
-    Node,
-    cluster_nodes,
-    place_shards,
-    shard_threads,
-    worker_places,
-)
+from ray_xml.cluster.placement import Node, place_shards, shard_threads, worker_places
 from ray_xml.errors import ResourceError
 from ray_xml.run_sections import ResourcesConfig
 
@@ -85,8 +79,14 @@ def _check_workers(resources: ResourcesConfig, nodes: Sequence[float], where: st
     return each
 
 
-def _share_out(resources: ResourcesConfig, nodes: Sequence[Node], where: str) -> Shares:
-    """Shares out the nodes, or refuses a run that they cannot hold."""
+def share_out(resources: ResourcesConfig, nodes: Sequence[Node], where: str) -> Shares:
+    """Shares out the nodes.
+
+    Raises:
+        ResourceError: they cannot hold the run.
+    """
+    if not nodes:
+        raise ResourceError(f"{where} has no node with CPUs; wait for one, or add one")
     each = _check_workers(resources, [node.cpus for node in nodes], where)
     gpus = sum(node.gpus for node in nodes)
     wanted_gpus = (
@@ -121,14 +121,17 @@ def set_environment() -> None:
 
 
 @contextmanager
-def session(resources: ResourcesConfig) -> Iterator[Shares]:
+def session(resources: ResourcesConfig) -> Iterator[str]:
     """A connection to the cluster; a cluster started here ends with it.
 
+    Yields:
+        what to call it in a message.
+
     Raises:
-        ResourceError: the cluster is smaller than what the run asks for, or cannot be reached.
+        ResourceError: it cannot be reached, or this machine is smaller than what the run asks for.
     """
     if ray.is_initialized():  # the caller's connection, and the caller's to end
-        yield _share_out(resources, cluster_nodes(), "the cluster")
+        yield "the cluster"
         return
     check_local(resources)
     set_environment()
@@ -150,6 +153,6 @@ def session(resources: ResourcesConfig) -> Iterator[Shares]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ResourceError(f"the Ray cluster at {address!r} cannot be joined: {error}") from error
     try:
-        yield _share_out(resources, cluster_nodes(), "the cluster" if joins else "this machine")
+        yield "the cluster" if joins else "this machine"
     finally:
         ray.shutdown()

@@ -1,39 +1,36 @@
-"""Training on Ray: the driver starts label shards and a Train worker group, and watches them."""
+"""Training on Ray: the driver starts label shards and workers, and starts them again when some are
+lost.
+
+Everything that a start needs is in the run folder, so a new start goes on from the last stored
+epoch whatever was lost: a worker, a shard that could not come back by itself, Ray Train's
+controller, or a node with all that was on it. Only the driver's own end is beyond it: then the
+same command goes on.
+"""
 
 from __future__ import annotations
 
-import shutil
-import signal
-import threading
-import traceback
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.train
-import torch
-from ray.train import FailureConfig, LoggingConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
-
-from ray_xml import checkpoint
-from ray_xml.cluster.data_places import distribute, local_data
-from ray_xml.cluster.label_shards import LabelShards, ShardedRanges, ShardNames
-from ray_xml.cluster.placement import worker_strategy
-from ray_xml.cluster.session import Shares, check_local, session
-from ray_xml.config import build_config
+from ray_xml.cluster.data_places import distribute
+from ray_xml.cluster.label_shards import LabelShards
+from ray_xml.cluster.room import room, wait_for_room, watching_for_more
+from ray_xml.cluster.session import check_local, session
+from ray_xml.cluster.worker_group import fit
 from ray_xml.console import Watcher
-from ray_xml.errors import ConfigError, RayXmlError, TrainingError
-from ray_xml.exchange import Exchange
+from ray_xml.errors import ConfigError, LostError, TrainingError
 from ray_xml.run_config import RunConfig, check_data
 from ray_xml.run_folder import RunFolder
+from ray_xml.run_lock import driver_lock, wait_for_workers
 from ray_xml.run_storage import RunStorage
 from ray_xml.run_upload import Uploader
 from ray_xml.store import DataSet
-from ray_xml.training import Training
+
+_WORKERS_END = 120.0  # seconds: Ray ends workers whose driver is gone in a few
+_PAUSES = (1.0, 15.0, 30.0)  # seconds before a new start: a lost node takes a while to be noticed
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,7 @@ def train(config: RunConfig) -> Outcome:
     Raises:
         ConfigError, DataSetError, ResourceError: before any process starts.
         TrainingError: a worker or a shard failed; its own traceback is in the message.
+        ResourceError: nodes were lost, and not replaced in time.
         StorageError: ``resources.storage`` cannot be used; what was trained is in the run folder.
     """
     for key, value in (("data", config.data), ("run", config.run)):
@@ -72,123 +70,67 @@ def train(config: RunConfig) -> Outcome:
         update={"data": str(data.path.resolve()), "run": str(Path(config.run).resolve())}
     )
     folder = RunFolder(config.run)
-    before = folder.begin(config)
-    storage = RunStorage(config.resources.storage) if config.resources.storage else None
-    if storage is not None:
-        storage.catch_up(folder, config)
+    with driver_lock(folder.path):
         before = folder.begin(config)
-    with Uploader(folder, storage):
-        if before < config.training.total:
-            _train(config, data, folder)
-    done = folder.epochs_done()
-    return Outcome(folder.path, done, done - before, folder.lines())
+        storage = RunStorage(config.resources.storage) if config.resources.storage else None
+        if storage is not None:
+            storage.catch_up(folder, config)
+            before = folder.begin(config)
+        with Uploader(folder, storage):
+            if before < config.training.total:
+                _train(config, data, folder)
+        done = folder.epochs_done()
+        return Outcome(folder.path, done, done - before, folder.lines())
 
 
 def _train(config: RunConfig, data: DataSet, folder: RunFolder) -> None:
-    with session(config.resources) as shares:
-        given = distribute(config, data)
-        with LabelShards(given, shares) as shards, Watcher(folder):
-            _fit(given, folder, shards.names(), shares)
+    """Starts as often as it takes."""
+    with session(config.resources) as where, Watcher(folder) as watcher:
+        failures = 0
+        while (done := folder.begin(config)) < config.training.total:
+            try:
+                _start(config, data, folder, where, watcher.say, first=failures == 0)
+                failures = 0
+            except LostError as error:
+                failures = failures + 1 if folder.epochs_done() == done else 1
+                if failures > config.resources.max_failures:
+                    raise TrainingError(
+                        f"{error}\ngave up after {failures} failures without a whole epoch in "
+                        "between (resources.max_failures); the same command goes on from the last "
+                        "one"
+                    ) from None
+                watcher.say(f"lost: {_first_line(error)}")
+                time.sleep(_PAUSES[min(failures, len(_PAUSES)) - 1])
+                watcher.say(f"going on after epoch {folder.epochs_done()}")
 
 
-def _fit(config: RunConfig, folder: RunFolder, shards: ShardNames, shares: Shares) -> None:
-    resources = config.resources
-    storage = folder.path / ".ray"
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={
-            "config": config.model_dump(mode="json"),
-            "shards": asdict(shards),
-            "shares": asdict(shares),
-        },
-        scaling_config=ScalingConfig(
-            num_workers=resources.workers,
-            use_gpu=resources.gpus_per_worker > 0,
-            resources_per_worker=_per_worker(resources.gpus_per_worker, shares),
-            placement_strategy=worker_strategy(resources),
-        ),
-        run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # typed as Train V1's
-            name=f"train-{uuid.uuid4().hex[:12]}",
-            storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=0),
-            logging_config=LoggingConfig(log_level="CRITICAL"),
-        ),
-    )
-    try:
-        with _interrupts():
-            trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise _explain(error) from None
-    except ray.exceptions.RayError as error:  # such as Ray's own account of a full memory
-        raise TrainingError(str(error)) from None
-    finally:
-        # Ray's own bookkeeping; ours is in the run folder.
-        shutil.rmtree(storage, ignore_errors=True)
+def _start(
+    config: RunConfig,
+    data: DataSet,
+    folder: RunFolder,
+    where: str,
+    say: Callable[[str], None],
+    *,
+    first: bool,
+) -> None:
+    """One start of shards and workers: to the run's end, or until the cluster has grown.
+
+    Raises:
+        LostError: something went that a new start can do without.
+    """
+    wait_for_workers(folder.path, _WORKERS_END, say)
+    wanted = config.resources
+    resources, shares = room(wanted, where) if first else wait_for_room(wanted, where, say)
+    if resources.workers < wanted.workers:
+        say(f"{resources.workers} of {wanted.workers} workers, until there is room for more")
+    given = distribute(config.model_copy(update={"resources": resources}), data)
+    with (
+        LabelShards(given, shares) as shards,
+        watching_for_more(wanted, resources.workers, where, folder.pause_file),
+    ):
+        fit(given, folder, shards.names(), shares)
 
 
-def _per_worker(gpus: float, shares: Shares) -> dict[str, float]:
-    wanted = {"CPU": shares.cpus_per_worker}
-    return wanted | {"GPU": gpus} if gpus > 0 else wanted
-
-
-@contextmanager
-def _interrupts() -> Iterator[None]:
-    """Ctrl-C as everywhere else: Ray Train answers it by an abort and SystemExit, and its handler
-    stays after the run. SIGTERM, which stops a Ray job, ends the same way."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
-
-
-def _explain(error: ray.train.TrainingFailedError) -> RayXmlError:
-    """The first worker's own error, or Ray's account of what ended the workers."""
-    failures = sorted(getattr(error, "worker_failures", {}).items())
-    told = [one for _, one in failures if isinstance(one, RayXmlError)]
-    # A worker whose peer is gone fails in gloo: that says nothing of why the peer went.
-    return next((one for one in told if "gloo" not in str(one)), TrainingError(str(error)))
-
-
-def train_worker(settings: dict[str, Any]) -> None:
-    """What every Train worker runs."""
-    try:
-        _work(settings)
-    except RayXmlError:
-        raise
-    except Exception:
-        # Ray hands an error to the driver without its traceback.
-        rank = ray.train.get_context().get_world_rank()
-        text = traceback.format_exc().rstrip()
-        raise TrainingError(f"worker {rank} failed:\n{text}") from None
-
-
-def _work(settings: dict[str, Any]) -> None:
-    """One worker's share of the epoch loop, one report an epoch."""
-    config = build_config(RunConfig, settings["config"], origin="worker")
-    shards = ShardNames(
-        settings["shards"]["names"], [tuple(one) for one in settings["shards"]["ranges"]]
-    )
-    torch.set_num_threads(settings["shares"]["worker_threads"])
-    on_gpu = config.resources.device == "cuda" or (
-        config.resources.device == "auto" and torch.cuda.is_available()
-    )
-    device = str(ray.train.torch.get_device()) if on_gpu else "cpu"
-    folder = RunFolder(config.run)
-    exchange = Exchange()
-    training = Training(
-        config,
-        local_data(config),
-        folder.path,
-        ShardedRanges(shards),
-        exchange,
-        device=device,
-        event=lambda event: checkpoint.write_json(folder.progress_file, event),
-    )
-    for report in training.epochs():
-        if exchange.rank == 0:
-            folder.append(report.line, report.step_losses)
-        ray.train.report(report.line)
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import ray
 import torch
-from made import NUM_LABELS, begin_cycle, local_ranges, make_config
+from made import NUM_LABELS, Cycle, begin_cycle, local_ranges, make_config
 from safetensors.numpy import load_file
 from small_runs import no_shard_stays, shard_actors
 
 from ray_xml.cluster.label_shards import LabelShards, ShardedRanges
-from ray_xml.cluster.session import Shares
-from ray_xml.errors import TrainingError
+from ray_xml.cluster.session import NAMESPACE, Shares
+from ray_xml.errors import StaleError, TrainingError
 from ray_xml.label_search import GIVEN, Found
 from ray_xml.proxies import PairSums, fit, identity_map
 from ray_xml.ranges import LocalRanges, Ranges
@@ -35,6 +38,8 @@ class Both:
 
     ranges: tuple[ShardedRanges, LocalRanges]
     sums: list[Sums]
+    cycle: Cycle
+    actors: list[Any]
 
     def __iter__(self) -> Iterator[ShardedRanges | LocalRanges]:
         return iter(self.ranges)
@@ -67,22 +72,21 @@ def both(cluster: None, data: DataSet, embeddings: np.ndarray) -> Iterator[Both]
     bias = rng.standard_normal(NUM_LABELS).astype(np.float32)
     with LabelShards(config, SHARES) as shards:
         names = shards.names()
-        assert [low for low, _ in names.ranges[1:]] == [high for _, high in names.ranges[:-1]]
-        assert (names.ranges[0][0], names.ranges[-1][1]) == (0, NUM_LABELS)
-        assert sorted(shard_actors()) == sorted(names.names)
+        actors = [ray.get_actor(name, namespace=NAMESPACE) for name in names]
+        cuts = ray.get([actor.ping.remote() for actor in actors])
+        assert [low for low, _ in cuts[1:]] == [high for _, high in cuts[:-1]]
+        assert (cuts[0][0], cuts[-1][1]) == (0, NUM_LABELS)
+        assert sorted(shard_actors()) == sorted(names)
         made = ShardedRanges(names), local_ranges(data, config, 3)
         sums: list[Sums] = []
+        cycles: list[Cycle] = []
         for ranges in made:
-            begin_cycle(ranges, 0, embeddings, block=BLOCK)
+            cycle = begin_cycle(ranges, 0, embeddings, block=BLOCK)
+            cycles.append(cycle)
             affine, _ = fit(ranges, config.proxy, DIM, seed=0)
             sums.append(sums_of(ranges))  # before proxies take the place of the centroids
-            ranges.set_proxies(affine)
-            # As workers do: rows cut elsewhere than the ranges, in any order.
-            for low, high in ((50, 80), (0, 33), (33, 50)):
-                ranges.add_rows(low, weight[low:high], bias[low:high])
-            ranges.flush()
-            ranges.index_rows()
-        yield Both(made, sums)
+            cycle.set_proxies(affine).index_rows(weight, bias)
+        yield Both(made, sums, cycles[0], actors)
     assert no_shard_stays()
 
 
@@ -189,3 +193,49 @@ def test_documents_are_searched_for_by_number(both: Both, embeddings: np.ndarray
 def test_embeddings_of_other_documents_are_refused(both: Both, embeddings: np.ndarray) -> None:
     with pytest.raises(ray.exceptions.RayTaskError, match="10 embeddings of 540 documents"):
         begin_cycle(both.ranges[0], 1, embeddings[:10])
+    both.ranges[0].bring(both.cycle.state)  # from the files: what was refused is not half there
+
+
+# ---- a shard that dies ----
+
+
+def pids(actors: list[Any]) -> list[int]:
+    return ray.get([actor.pid.remote() for actor in actors])
+
+
+def test_a_killed_shard_comes_back_with_its_state(both: Both, embeddings: np.ndarray) -> None:
+    """Ray starts it anew and repeats the call; it reads everything else from the run's files."""
+    numbers = np.arange(len(embeddings))
+    blocks = [(at, numbers[at : at + 60], None) for at in range(0, len(embeddings), 60)]
+    sources = ("proxy", "classifier")
+    before = list(both.ranges[0].search(iter(blocks), 10, sources, True))
+    held = pids(both.actors)
+    searching = both.ranges[0].search(iter(blocks), 10, sources, True)
+    found = [next(searching)]
+    os.kill(held[1], signal.SIGKILL)
+    found += list(searching)
+    assert [pid for pid, now in zip(held, pids(both.actors), strict=True) if pid != now] == held[
+        1:2
+    ]
+    for (key, ours), (other, theirs) in zip(found, before, strict=True):
+        assert key == other
+        assert_same(ours, theirs)
+
+
+def test_a_shard_without_its_files_refuses(both: Both, embeddings: np.ndarray) -> None:
+    state = both.cycle.state
+    gone = replace(state, affine=state.embeddings.path.with_name("affine-0009.safetensors"))
+    both.ranges[0].follow(gone)
+    with pytest.raises(StaleError, match=r"affine-0009.* the map of cycle 0 cannot be read"):
+        list(both.ranges[0].search([(0, embeddings[:5], None)], 3, ("proxy",), False))
+    both.ranges[0].bring(state)
+    assert len(list(both.ranges[0].search([(0, embeddings[:5], None)], 3, ("proxy",), False))) == 1
+
+
+def test_an_earlier_cycle_is_refused(both: Both, embeddings: np.ndarray) -> None:
+    later = begin_cycle(both.ranges[0], 3, embeddings)
+    both.ranges[0].follow(both.cycle.state)
+    with pytest.raises(StaleError, match=r"hold cycle 3, but were asked for cycle 0"):
+        list(both.ranges[0].search([(0, embeddings[:5], None)], 3, ("proxy",), False))
+    both.ranges[0].follow(later.state)
+    assert both.ranges[0].pair_sums(identity_map(DIM)).pairs > 900

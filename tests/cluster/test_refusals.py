@@ -13,10 +13,10 @@ import ray.train
 from processes import ray_xml
 from small_runs import both_config
 
-from ray_xml.cluster import session, trainer
+from ray_xml.cluster import placement, session, worker_group
 from ray_xml.cluster.trainer import train
 from ray_xml.config import dump_config, load_config
-from ray_xml.errors import ConfigError, DataSetError, RayXmlError, ResourceError, TrainingError
+from ray_xml.errors import ConfigError, DataSetError, LostError, RayXmlError, ResourceError
 from ray_xml.run_config import ResourcesConfig, RunConfig
 from ray_xml.store import DataSet
 
@@ -32,7 +32,7 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("init", "remote", "get", "shutdown"):
         monkeypatch.setattr(ray, name, refuse)
-    monkeypatch.setattr(trainer, "TorchTrainer", refuse)
+    monkeypatch.setattr(worker_group, "TorchTrainer", refuse)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
@@ -141,8 +141,9 @@ def shares(
     gone = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "nodes", lambda: [*alive, gone])
-    with session.session(ResourcesConfig.model_validate(keys)) as found:
-        return found
+    resources = ResourcesConfig.model_validate(keys)
+    with session.session(resources) as where:
+        return session.share_out(resources, placement.cluster_nodes(), where)
 
 
 @pytest.mark.parametrize(
@@ -197,22 +198,22 @@ def test_gpus_that_suffice_in_sum_but_not_on_one_node(monkeypatch: pytest.Monkey
 
 def test_a_worker_s_own_error_is_told_as_itself() -> None:
     own = ConfigError("encoder.tokens: no")
-    lost = TrainingError("worker 0 failed: RuntimeError: [gloo] Connection closed by peer")
+    lost = LostError("worker 0 failed: RuntimeError: [gloo] Connection closed by peer")
     error = ray.train.WorkerGroupError("both", {0: lost, 1: own})
-    assert trainer._explain(error) is own
+    assert worker_group.explain(error) is own
 
 
 def test_a_worker_that_died_is_told_with_ray_s_words() -> None:
-    lost = TrainingError("worker 0 failed: RuntimeError: [gloo] Connection closed by peer")
+    lost = LostError("worker 0 failed: RuntimeError: [gloo] Connection closed by peer")
     error = ray.train.WorkerGroupError(
         "worker 1 was killed", {0: lost, 1: RuntimeError("worker process has died")}
     )
-    told = trainer._explain(error)
-    assert isinstance(told, TrainingError)
+    told = worker_group.explain(error)
+    assert isinstance(told, LostError)
     assert "worker 1 was killed" in str(told)
 
 
 def test_a_group_that_never_started_is_told_with_ray_s_words() -> None:
-    told = trainer._explain(ray.train.ControllerError(RuntimeError("no such module")))
-    assert isinstance(told, TrainingError)
+    told = worker_group.explain(ray.train.ControllerError(RuntimeError("no such module")))
+    assert isinstance(told, LostError)
     assert "no such module" in str(told)

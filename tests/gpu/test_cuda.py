@@ -246,10 +246,10 @@ def test_label_range() -> None:
     fits, gradients, answers = [], [], []
     for device in ("cpu", "cuda"):
         one = LabelRange((0, LABELS), TRUTH, device=device)
-        begin_cycle(LocalRanges([one]), 0, embeddings)
+        cycle = begin_cycle(LocalRanges([one]), 0, embeddings)
         gradients.append(one.pair_gradient(identity_map(DIM), 1, 0, 2))
         fits.append(fit(one, ProxyConfig(passes=3), DIM, seed=0))
-        one.set_proxies(fits[0][0])
+        cycle.set_proxies(fits[0][0])
         answers.append(one.search(embeddings, 5, ("proxy",), both_scores=False))
     assert gradients[1][1] == gradients[0][1]
     torch.testing.assert_close(gradients[1][0], gradients[0][0], rtol=1e-4, atol=1e-3)

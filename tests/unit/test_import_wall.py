@@ -28,7 +28,7 @@ LAYERS = [
     [
         "ray_xml.row_adam",
         "ray_xml.lean_adam",
-        "ray_xml.embeddings",
+        "ray_xml.matrix_file",
         "ray_xml.propensity",
         "ray_xml.calls",
         "ray_xml.quantise",
@@ -45,6 +45,8 @@ LAYERS = [
         "ray_xml.cut_documents",
         "ray_xml.exchange",
         "ray_xml.checkpoint",
+        "ray_xml.run_lock",
+        "ray_xml.range_state",
         "ray_xml.metrics",
         "ray_xml.exact_search",
         "ray_xml.coarse_search",

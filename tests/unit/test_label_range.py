@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from made import begin_cycle, dense, proxies_of, random_csr
 
 from ray_xml import label_pairs, label_range, sparse
 from ray_xml.checkpoint import load_range
+from ray_xml.errors import StaleError
 from ray_xml.hashing import hash_32
 from ray_xml.label_range import LabelRange
 from ray_xml.label_search import GIVEN, Found
@@ -67,14 +69,9 @@ def make(
 ) -> tuple[list[LabelRange], LocalRanges]:
     parts = [LabelRange(cut, labels(), ShortlistConfig(storage=storage)) for cut in cuts]
     ranges = LocalRanges(parts)
-    begin_cycle(ranges, 4, embeddings(), block=BLOCK)
-    ranges.set_proxies(affine())
+    cycle = begin_cycle(ranges, 4, embeddings(), block=BLOCK).set_proxies(affine())
     if with_rows:
-        weight, bias = rows()
-        for first in (0, 17, 31):  # borders that are no range's
-            last = {0: 17, 17: 31, 31: LABELS}[first]
-            ranges.add_rows(first, weight[first:last], bias[first:last])
-        ranges.index_rows()
+        cycle.index_rows(*rows())
     return parts, ranges
 
 
@@ -250,19 +247,19 @@ def test_a_new_cycle_forgets_the_old_one() -> None:
     with pytest.raises(AssertionError, match="proxies took the place"):
         ranges.pair_sums(identity_map(DIM))
     other = np.ascontiguousarray(embeddings()[::-1])
-    begin_cycle(ranges, 5, other)
-    assert [part.cycle for part in parts] == [5] * 4
+    cycle = begin_cycle(ranges, 5, other)
+    assert [part.state.cycle for part in parts if part.state] == [5] * 4
     with pytest.raises(AssertionError, match="not fitted"):
         proxies_of(ranges, LABELS)
     with pytest.raises(AssertionError, match="no proxy index"):
         search(ranges, 5)
     # What it answers now is what ranges answer that never met another cycle.
     fresh = LocalRanges([LabelRange(cut, labels()) for cut in CUTS[1]])
-    begin_cycle(fresh, 0, other)
+    alone = begin_cycle(fresh, 0, other)
     sums = [one.pair_sums(affine()) for one in (ranges, fresh)]
     assert torch.equal(sums[0].gram, sums[1].gram)
     assert torch.equal(sums[0].cross, sums[1].cross)
-    for one in (ranges, fresh):
+    for one in (cycle, alone):
         one.set_proxies(affine())
     np.testing.assert_array_equal(proxies_of(ranges, LABELS), proxies_of(fresh, LABELS))
 
@@ -410,8 +407,7 @@ def test_labels_may_be_a_part_of_those_on_disk(monkeypatch: pytest.MonkeyPatch) 
         lists[row] = labels().slice(place, place + 1).packed().ids.tolist()
     subset = Subset(Csr.from_lists(lists, LABELS), order)
     ranges = LocalRanges([LabelRange(cut, subset) for cut in CUTS[1]])
-    begin_cycle(ranges, 0, embeddings())
-    ranges.set_proxies(affine())
+    begin_cycle(ranges, 0, embeddings()).set_proxies(affine())
     expected = make(CUTS[1], with_rows=False)[1]
     np.testing.assert_array_equal(proxies_of(ranges, LABELS), proxies_of(expected, LABELS))
 
@@ -419,13 +415,11 @@ def test_labels_may_be_a_part_of_those_on_disk(monkeypatch: pytest.MonkeyPatch) 
 def test_rows_replace_those_of_before() -> None:
     _, ranges = make(CUTS[1])
     weight, bias = rows()
-    for first in (20, 0):
-        part = slice(first, first + 20)
-        ranges.add_rows(first, -weight[part].astype(np.float16), -bias[part])
-    ranges.index_rows()
+    cycle = begin_cycle(ranges, 5, embeddings()).set_proxies(affine())
+    cycle.index_rows(-weight.astype(np.float16), -bias.astype(np.float16))
     found = search(ranges, 5, ("classifier",))
     z = embeddings().astype(np.float64)
-    logits = z @ -weight.astype(np.float16).T.astype(np.float64) - bias
+    logits = z @ -weight.astype(np.float16).T.astype(np.float64) - bias.astype(np.float16)
     at = found.labels["classifier"].astype(np.int64)
     np.testing.assert_allclose(
         found.logits["classifier"], np.take_along_axis(logits, at, 1), rtol=1e-4, atol=1e-4
@@ -451,3 +445,55 @@ def test_documents_are_searched_for_by_number() -> None:
             np.testing.assert_array_equal(
                 getattr(by_number[1], part)[source], getattr(by_row[1], part)[source]
             )
+
+
+# ---- states ----
+
+
+def test_a_range_that_lost_everything_reads_it_again() -> None:
+    _, ranges = make(CUTS[1], with_rows=False)
+    cycle = begin_cycle(ranges, 6, embeddings()).set_proxies(affine()).index_rows(*rows())
+    expected = search(ranges, 7)
+    anew = LocalRanges([LabelRange(cut, labels()) for cut in CUTS[1]])
+    built = anew.bring(cycle.state)
+    assert [one.source for one in built] == ["proxy", "classifier"] * 4
+    assert anew.bring(cycle.state) == []
+    found = search(anew, 7)
+    for part in ("labels", "cosines", "logits"):
+        for source in SOURCES:
+            np.testing.assert_array_equal(
+                getattr(found, part)[source], getattr(expected, part)[source]
+            )
+
+
+def test_files_of_another_cycle_are_refused() -> None:
+    _, ranges = make(CUTS[0], with_rows=False)
+    cycle = begin_cycle(ranges, 6, embeddings()).set_proxies(affine())
+    state = cycle.state
+    assert state.affine is not None
+    anew = LocalRanges([LabelRange((0, LABELS), labels())])
+    with pytest.raises(StaleError, match="of cycle 6, but cycle 8 is going on"):
+        anew.bring(replace(state, cycle=8))
+    with pytest.raises(StaleError, match="the map of cycle 6 cannot be read"):
+        anew.bring(replace(state, affine=state.affine.with_name("nothing")))
+    state.affine.write_bytes(state.affine.read_bytes()[:-1])
+    with pytest.raises(StaleError, match="the map of cycle 6 cannot be read"):
+        anew.bring(state)
+    state.embeddings.path.write_bytes(b"short")
+    with pytest.raises(StaleError, match=r"labels 0\.\.40 cannot get cycle 6 back: .* 5 bytes"):
+        anew.bring(state)
+    state.embeddings.path.unlink()
+    with pytest.raises(StaleError, match=r"cannot get cycle 6 back: .*No such file"):
+        anew.bring(state)
+    # Whoever has it all needs no files.
+    assert ranges.bring(state) == []
+
+
+def test_a_range_does_not_go_back() -> None:
+    _, ranges = make(CUTS[0])
+    later = begin_cycle(ranges, 5, embeddings())
+    with pytest.raises(
+        StaleError, match=r"labels 0\.\.40 hold cycle 5, but were asked for cycle 4"
+    ):
+        begin_cycle(ranges, 4, embeddings())
+    assert ranges.bring(later.state) == []

@@ -73,10 +73,7 @@ def ranges() -> Watched:
     """Two ranges with proxies and rows."""
     labels = random_csr(np.random.default_rng(2), DOCUMENTS, LABELS, 0.1, binary=True)
     made = Watched([LabelRange(cut, labels) for cut in ((0, 13), (13, LABELS))])
-    begin_cycle(made, 0, embeddings())
-    made.set_proxies(identity_map(DIM))
-    made.add_rows(0, *rows())
-    made.index_rows()
+    begin_cycle(made, 0, embeddings()).set_proxies(identity_map(DIM)).index_rows(*rows())
     return made
 
 
@@ -250,8 +247,10 @@ def test_a_kill_half_way_leaves_no_file_with_the_final_name(tmp_path: Path) -> N
 
 def group_worker(folder: Path) -> tuple[list[list[int]], np.ndarray, list[list[int]]]:
     """(the batches' documents, their lists, what this worker asked for); runs in a group."""
-    shortlists._STRETCH, over, lists = 40, ranges(), lists_in(folder)
-    batches = list(lists.search(SIZE, over, Exchange(), CPU, lambda _: None))
+    over, lists = ranges(), lists_in(folder)
+    with pytest.MonkeyPatch.context() as patch:  # other tests use the same processes
+        patch.setattr(shortlists, "_STRETCH", 40)
+        batches = list(lists.search(SIZE, over, Exchange(), CPU, lambda _: None))
     together = np.concatenate([one for _, one in batches])
     return [documents.tolist() for documents, _ in batches], together, over.asked
 

@@ -1,4 +1,4 @@
-"""The embeddings' file: written by several at once, read in place."""
+"""A matrix in a file: written by several at once, read in place."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 import torch
 from groups import Groups
 
-from ray_xml.embeddings import EmbeddingFile
 from ray_xml.exchange import Exchange
+from ray_xml.matrix_file import MatrixFile
 
 DOCUMENTS, DIM, BLOCK = 103, 7, 10
 
@@ -22,11 +22,11 @@ def embeddings() -> np.ndarray:
     return rng.standard_normal((DOCUMENTS, DIM)).astype(np.float16)
 
 
-def file_in(folder: Path, cycle: int = 0) -> EmbeddingFile:
-    return EmbeddingFile(folder / "embeddings" / f"cycle-{cycle:04d}.f16", DOCUMENTS, DIM)
+def file_in(folder: Path, cycle: int = 0) -> MatrixFile:
+    return MatrixFile(folder / "embeddings" / f"embeddings-{cycle:04d}.f16", DOCUMENTS, DIM)
 
 
-def write(file: EmbeddingFile, worker: int, workers: int) -> None:
+def write(file: MatrixFile, worker: int, workers: int) -> None:
     """The blocks of one of several writers, the last one first."""
     for first in reversed(range(worker * BLOCK, DOCUMENTS, workers * BLOCK)):
         file.write(first, embeddings()[first : first + BLOCK])
@@ -91,7 +91,7 @@ def test_a_new_file_takes_the_place_of_all_others(tmp_path: Path) -> None:
     still_open = old.open()
     (old.path.parent / "notes").write_text("mine")
     file_in(tmp_path, 1).create()
-    assert {path.name for path in old.path.parent.iterdir()} == {"cycle-0001.f16", "notes"}
+    assert {path.name for path in old.path.parent.iterdir()} == {"embeddings-0001.f16", "notes"}
     # Whoever reads the old one goes on reading it.
     np.testing.assert_array_equal(still_open, embeddings())
 
