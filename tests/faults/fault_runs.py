@@ -13,6 +13,7 @@ import re
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,16 +93,23 @@ class FaultRun:
     Args:
         folder: an empty one, for files of the test; its path marks the run's processes.
         reference: the run folder of an undisturbed run of as many epochs, or more.
+        say: told each verdict when it is known.
     """
 
     def __init__(
-        self, config: RunConfig, cells: list[Cell], place: Place, folder: Path, reference: RunFolder
+        self,
+        config: RunConfig,
+        cells: list[Cell],
+        place: Place,
+        folder: Path,
+        reference: RunFolder,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.cells, self.place, self.reference = cells, place, reference
         resources = config.resources.model_copy(update={"address": place.address})
         self._config = config.model_copy(update={"resources": resources})
         self._epochs = self._config.training.total
-        self._folder, self.run = folder, RunFolder(config.run)
+        self._folder, self.run, self._say = folder, RunFolder(config.run), say
         self._commands: list[Command] = []
         (folder / "config.yaml").write_text(dump_config(self._config))
         plan = [[cell.phase, cell.number] for cell in cells]
@@ -114,6 +122,7 @@ class FaultRun:
             self._start()
             for cell in self.cells:
                 found[cell] = self._hit(cell)
+                self._say(f"{cell.kind}, {cell.phase}: {found[cell]}")
                 if found[cell].faults and self._command.running() and not self._stored(cell):
                     self._give_up()
                 if not self._command.running() and self.run.epochs_done() < self._epochs:

@@ -87,7 +87,7 @@ def column_of(
     cells: list[Cell] = cells_of(name.partition(",")[0], phases)
     config = config_for(data, folder / "run", epochs_for(cells))
     with place_for(name, folder) as place:
-        found, end = FaultRun(config, cells, place, folder, reference).verdicts()
+        found, end = FaultRun(config, cells, place, folder, reference, _say).verdicts()
     told = {cell.phase: verdict for cell, verdict in found.items()}
     return Column(told, end, time.monotonic() - began)
 
@@ -115,6 +115,10 @@ def _shown(verdict: Verdict) -> str:
     return f"{verdict.seconds:.1f} s"
 
 
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", default=";".join(COLUMNS), help="columns, split by ';'")
@@ -135,7 +139,7 @@ def main() -> int:
             folder = root / name.replace(", ", "-")
             folder.mkdir()
             columns[name] = column_of(name, phases, data, folder, reference)
-            print(table({name: columns[name]}, phases) + "\n", file=sys.stderr, flush=True)
+            _say(f"{name}, whole run: {columns[name].end}")
     print(table(columns, phases))
     bad = sum(
         bool(one.faults)

@@ -32,7 +32,7 @@ FOLDER = "RAY_XML_FAULTS"
 _PATIENCE = 240.0  # seconds after which a process goes on although nobody told it to
 _MIDDLE = 8  # the step of an epoch that counts as its middle
 
-_now = {"epoch": -1, "steps": 0}  # of the training in this process
+_now = {"cycle": -1, "epoch": -1, "steps": 0}  # where this process is
 
 
 def with_points(runtime_env: dict[str, Any] | None) -> dict[str, Any]:
@@ -88,26 +88,26 @@ def _before(owner: Any, name: str, look: Callable[..., None]) -> None:
 # ---- which functions, and what number their arguments tell --------------------------------------
 
 
-def _embeddings(module: ModuleType) -> None:
+def _matrix_file(module: ModuleType) -> None:
     def look(file: Any, *_: Any) -> None:
-        pause("encode", int(file.path.stem.removeprefix("cycle-")))
+        what, _, number = file.path.stem.partition("-")
+        if what == "embeddings":
+            pause("encode", int(number))
 
-    _before(module.EmbeddingFile, "write", look)
+    _before(module.MatrixFile, "write", look)
 
 
 def _label_range(module: ModuleType) -> None:
-    def fit(held: Any, *_: Any) -> None:
-        pause("proxies", held.cycle)
+    def bring(_: Any, state: Any) -> None:
+        _now["cycle"] = state.cycle
 
-    def index(held: Any, *_: Any) -> None:
-        pause("index", held.cycle)
-
-    def search(held: Any, embeddings: Any, k: int, sources: Any, scores: bool, *_: Any) -> None:
+    def search(_: Any, embeddings: Any, k: int, sources: Any, scores: bool, *__: Any) -> None:
         if not scores:  # for shortlists
-            pause("search", held.cycle)
+            pause("search", _now["cycle"])
 
-    _before(module.LabelRange, "pair_sums", fit)
-    _before(module.LabelRange, "_index", index)
+    _before(module.LabelRange, "bring", bring)
+    _before(module.LabelRange, "pair_sums", lambda *_: pause("proxies", _now["cycle"]))
+    _before(module.LabelRange, "_index", lambda *_: pause("index", _now["cycle"]))
     _before(module.LabelRange, "search", search)
 
 
@@ -153,7 +153,7 @@ def _run_folder(module: ModuleType) -> None:
 
 
 POINTS: dict[str, Callable[[ModuleType], None]] = {
-    "ray_xml.embeddings": _embeddings,
+    "ray_xml.matrix_file": _matrix_file,
     "ray_xml.label_range": _label_range,
     "ray_xml.shortlists": _shortlists,
     "ray_xml.training": _training,
