@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -11,6 +12,8 @@ import psutil
 from points import FOLDER
 from processes import carrying, wait_for
 
+# For Ray: beside other work, workers of its usual niceness may be kept waiting for ever.
+GENTLE = {"RAY_worker_niceness": "0"}
 _AGENTS_END = 90.0  # Ray's agents may try for a minute to tell a driver that is gone
 
 
@@ -53,10 +56,17 @@ class JoinedCluster:
         """``cpus``: of each node, the head first."""
         from ray.cluster_utils import Cluster
 
+        os.environ.update(GENTLE)
         self._folder, self._nodes = folder, len(cpus)
         self._cluster = Cluster()
-        for number in cpus:
-            self._cluster.add_node(num_cpus=number)
+        try:
+            # Ray Train's own cleaning asks the dashboard's process.
+            self._cluster.add_node(num_cpus=cpus[0], dashboard_port=_free_port())
+            for number in cpus[1:]:
+                self._cluster.add_node(num_cpus=number)
+        except BaseException:
+            self.close()
+            raise
         self.address = str(self._cluster.address)
 
     def left(self) -> str:
@@ -112,6 +122,12 @@ def joined(folder: str, cpus: list[int]) -> Iterator[JoinedCluster]:
         yield place
     finally:
         place.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 def _kill(pid: int) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from fault_places import Place, processes
+from fault_places import GENTLE, Place, processes
 from points import FOLDER
 from processes import Command, wait_for
 from small_runs import assert_same_checkpoint
@@ -285,7 +285,7 @@ def start(folder: Path) -> Command:
             FOLDER: str(folder),
             "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])]),
             "RAY_RUNTIME_ENV_HOOK": "points.with_points",
-            "RAY_AUTH_MODE": "disabled",
+            **GENTLE,
         },
     )
 

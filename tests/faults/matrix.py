@@ -2,6 +2,8 @@
 
     python tests/faults/matrix.py [--kinds "worker;shard"] [--phases encode,search] [--keep FOLDER]
 
+A second call with the same --keep takes the undisturbed run from there.
+
 A cell shows the seconds from the kill to the next checkpoint, or what went wrong. The last row
 says whether the finished run is the undisturbed one in every byte that matters, with no process,
 actor or file left over.
@@ -54,8 +56,11 @@ def config_for(data: DataSet, run: Path, epochs: int) -> RunConfig:
 
 
 def undisturbed(data: DataSet, folder: Path, epochs: int) -> RunFolder:
-    """The run that all others must equal."""
+    """The run that all others must equal, unless it is there already."""
     config = config_for(data, folder / "run", epochs)
+    if RunFolder(config.run).epochs_done() >= epochs:
+        return RunFolder(config.run)
+    folder.mkdir()
     resources = config.resources.model_copy(update={"address": "local"})
     config = config.model_copy(update={"resources": resources})
     (folder / "config.yaml").write_text(dump_config(config))
@@ -123,21 +128,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", default=";".join(COLUMNS), help="columns, split by ';'")
     parser.add_argument("--phases", default=",".join(PHASES))
-    parser.add_argument("--keep", type=Path, help="an empty folder for all files of the runs")
+    parser.add_argument("--keep", type=Path, help="a folder for all files of the runs")
     options = parser.parse_args()
     os.environ.pop("RAY_ADDRESS", None)
     chosen = tuple(options.phases.split(","))
     phases = tuple(phase for phase in PHASES if phase in chosen)
     with tempfile.TemporaryDirectory() as temporary:
         root = (options.keep or Path(temporary)).resolve()
-        data = make_data_set(root / "data")
-        (root / "undisturbed").mkdir()
+        known = (root / "data").exists()
+        data = DataSet.open(root / "data") if known else make_data_set(root / "data")
         epochs = epochs_for(cells_of("worker", phases))
         reference = undisturbed(data, root / "undisturbed", epochs)
         columns: dict[str, Column] = {}
         for name in options.kinds.split(";"):
-            folder = root / name.replace(", ", "-")
-            folder.mkdir()
+            folder = Path(tempfile.mkdtemp(prefix=name.replace(", ", "-") + "-", dir=root))
             columns[name] = column_of(name, phases, data, folder, reference)
             _say(f"{name}, whole run: {columns[name].end}")
     print(table(columns, phases))
