@@ -12,8 +12,13 @@ import psutil
 from points import FOLDER
 from processes import carrying, wait_for
 
-# For Ray: beside other work, workers of its usual niceness may be kept waiting for ever.
-GENTLE = {"RAY_worker_niceness": "0"}
+# For Ray, beside other work: workers of its usual niceness may be kept waiting for ever, and
+# starts take longer than it waits.
+GENTLE = {
+    "RAY_worker_niceness": "0",
+    "RAY_raylet_start_wait_time_s": "120",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",
+}
 _AGENTS_END = 90.0  # Ray's agents may try for a minute to tell a driver that is gone
 
 

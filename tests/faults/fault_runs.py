@@ -156,7 +156,10 @@ class FaultRun:
             verdict.faults += self._crowd()
         else:
             verdict.faults.append(f"no epoch {cell.stored_next}: {self._told()}")
-        self.place.mend()
+        try:
+            self.place.mend()
+        except Exception as error:  # whatever Ray raises
+            verdict.faults.append(f"no new node could be started: {error}")
         return verdict
 
     def _kill(self, cell: Cell, paused: int) -> None:
