@@ -137,6 +137,10 @@ def session(resources: ResourcesConfig) -> Iterator[str]:
     set_environment()
     joins = joins_cluster(resources)
     address = resources.address if resources.address else ("auto" if joins else "local")
+    variables = {name: os.environ[name] for name in _DEFAULTS}
+    if address not in ("auto", "local"):
+        # Ray's own helpers look for their cluster by it where a machine runs several.
+        variables["RAY_ADDRESS"] = address
     options: dict[str, Any] = (
         {} if joins else {"num_cpus": os.cpu_count(), "dashboard_host": "127.0.0.1"}
     )
@@ -147,7 +151,7 @@ def session(resources: ResourcesConfig) -> Iterator[str]:
             log_to_driver=False,
             logging_level=logging.ERROR,
             configure_logging=True,
-            runtime_env={"env_vars": {name: os.environ[name] for name in _DEFAULTS}},
+            runtime_env={"env_vars": variables},
             **options,
         )
     except (ConnectionError, RuntimeError, ValueError) as error:

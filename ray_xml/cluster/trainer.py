@@ -99,6 +99,7 @@ def _train(config: RunConfig, data: DataSet, folder: RunFolder) -> None:
                         "between (resources.max_failures); the same command goes on from the last "
                         "one"
                     ) from None
+                folder.progress_file.unlink(missing_ok=True)
                 watcher.say(f"lost: {_first_line(error)}")
                 time.sleep(_PAUSES[min(failures, len(_PAUSES)) - 1])
                 watcher.say(f"going on after epoch {folder.epochs_done()}")

@@ -18,6 +18,7 @@ import torch
 import torch.distributed
 from ray.train import FailureConfig, LoggingConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.util.placement_group import PlacementGroup
 
 from ray_xml import checkpoint
 from ray_xml.cluster.data_places import local_data
@@ -63,12 +64,14 @@ def fit(config: RunConfig, folder: RunFolder, shards: list[str], shares: Shares)
             logging_config=LoggingConfig(log_level="CRITICAL"),
         ),
     )
+    held = _placement_groups()
     try:
         with _interrupts():
             trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise explain(error) from None
     except ray.exceptions.RayError as error:  # the controller died, or memory ran out
+        _free(_placement_groups() - held)
         raise LostError(str(error)) from None
     finally:
         # Ray's own bookkeeping; ours is in the run folder.
@@ -78,6 +81,22 @@ def fit(config: RunConfig, folder: RunFolder, shards: list[str], shares: Shares)
 def _per_worker(gpus: float, shares: Shares) -> dict[str, float]:
     wanted = {"CPU": shares.cpus_per_worker}
     return wanted | {"GPU": gpus} if gpus > 0 else wanted
+
+
+def _placement_groups() -> set[str]:
+    """Hex ids of what this job has reserved; none within a trial, whose job is others' too."""
+    if ray.util.get_current_placement_group() is not None:
+        return set()
+    job = ray.get_runtime_context().get_job_id()
+    table = ray.util.placement_group_table().items()
+    return {one for one, told in table if one.endswith(job) and told["state"] != "REMOVED"}
+
+
+def _free(groups: set[str]) -> None:
+    """Ray frees what a killed controller had reserved only with the driver's end."""
+    for one in groups:
+        number = ray.PlacementGroupID(bytes.fromhex(one))
+        ray.util.remove_placement_group(PlacementGroup(number))
 
 
 @contextmanager
@@ -99,7 +118,11 @@ def explain(error: ray.train.TrainingFailedError) -> RayXmlError:
     failures = sorted(getattr(error, "worker_failures", {}).items())
     told = [one for _, one in failures if isinstance(one, RayXmlError)]
     final = next((one for one in told if not isinstance(one, LostError)), None)
-    return final or LostError(str(error))
+    if final is not None:
+        return final
+    # A worker whose peer is gone fails too: that says nothing of why the peer went.
+    gone = [f"worker {rank}: {one}" for rank, one in failures if not isinstance(one, RayXmlError)]
+    return LostError("\n".join([*gone, str(error)]))
 
 
 def train_worker(settings: dict[str, Any]) -> None:

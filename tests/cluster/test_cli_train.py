@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,7 @@ def story(straight: Run, data: DataSet, tmp_path_factory: pytest.TempPathFactory
     config = config.model_copy(update={"data": "data", "run": "run"})
     (folder / "config.yaml").write_text(dump_config(config))
     command = story.train("interrupted", until=1)
+    story.ended["at once"] = ray_xml("train", "config.yaml", folder=folder)
     command.interrupt()
     story.close("interrupted", command)
     command = story.train("killed", until=story.done["interrupted"] + 1)
@@ -118,6 +120,16 @@ def test_ctrl_c_stops_and_says_how_to_go_on(story: Story) -> None:
     assert "Traceback" not in err
     assert 1 <= story.done["interrupted"] < EPOCHS
     assert story.left["interrupted"] == []
+
+
+def test_the_same_run_at_once_is_refused(story: Story) -> None:
+    status, out, err = story.ended["at once"]
+    assert (status, out) == (1, "")
+    assert re.fullmatch(
+        r"error: \S+/run is being trained already by process \d+ on \S+; wait for it, stop it, or "
+        r"choose another run folder\n",
+        err,
+    )
 
 
 def test_a_killed_driver_takes_ray_with_it(story: Story) -> None:
