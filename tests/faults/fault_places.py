@@ -13,12 +13,12 @@ from points import FOLDER
 from processes import carrying, wait_for
 
 # For Ray, beside other work: workers of its usual niceness may be kept waiting for ever, and
-# starts take longer than it waits.
+# their start takes longer than it waits.
 GENTLE = {
     "RAY_worker_niceness": "0",
-    "RAY_raylet_start_wait_time_s": "120",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",
 }
+_TRIES = 3  # a node has 30 s to come up
 _AGENTS_END = 90.0  # Ray's agents may try for a minute to tell a driver that is gone
 
 
@@ -110,8 +110,14 @@ class JoinedCluster:
         raise LookupError(f"process {pid} is on the head, or gone")
 
     def mend(self) -> None:
-        while 1 + len(self._cluster.worker_nodes) < self._nodes:
-            self._cluster.add_node(num_cpus=1)
+        for _ in range(_TRIES):
+            try:
+                while 1 + len(self._cluster.worker_nodes) < self._nodes:
+                    self._cluster.add_node(num_cpus=1)
+                return
+            except Exception as error:  # Ray raises nothing narrower
+                told = error
+        raise RuntimeError(f"no new node came up: {told}")
 
     def close(self) -> None:
         self._cluster.shutdown()

@@ -158,8 +158,8 @@ class FaultRun:
             verdict.faults.append(f"no epoch {cell.stored_next}: {self._told()}")
         try:
             self.place.mend()
-        except Exception as error:  # whatever Ray raises
-            verdict.faults.append(f"no new node could be started: {error}")
+        except RuntimeError as error:
+            verdict.faults.append(str(error))
         return verdict
 
     def _kill(self, cell: Cell, paused: int) -> None:
