@@ -1,25 +1,30 @@
 """Checkpoints: a folder of safetensors parts, one manifest, made whole or not at all.
 
     checkpoints/epoch-0004/
-        manifest.json               format version, epoch, shapes, parts, data set, results
+        manifest.json               format version, epoch, shapes, parts with their checksums,
+                                    data set, results
         tokens-00000.safetensors    columns of the token table, one file a worker
         encoder-00000.safetensors   residual block
         classifier-00000.safetensors  rows of a label range, one file a worker
         proxies-00000.safetensors   proxies of a label range, one file a shard (if fitted)
         optimizer-*-00000.safetensors  Adam's moments, apart from the weights
 
-Every writer puts its parts into a folder with a temporary name; the last one adds the manifest
-and renames. A folder with the final name is therefore complete. Parts carry the range they hold,
-so they can be read back at any number of workers: ``pieces`` cuts what is wanted out of whichever
-files hold it.
+Every writer puts its parts, each with a note of its checksum, into a folder with a temporary
+name; the last one gathers the notes in the manifest and renames. A folder with the final name is
+therefore complete; ``checkpoint_check`` finds what has happened to it since. Parts carry the range
+they hold, so they can be read back at any number of workers: ``pieces`` cuts what is wanted out of
+whichever files hold it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +34,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ray_xml.errors import CheckpointError
+from ray_xml import __version__
+from ray_xml.disk import replace_text, sha256_of, sync, writing
+from ray_xml.errors import CheckpointError, VersionError
 from ray_xml.partition import Range, overlap
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3  # 2 had no checksums
+ADVICE = "; use another checkpoint of the run"  # the end of every message about damage
 _PREFIX = "epoch-"
+_NOTE = ".sha256"
 _PIECE = 1 << 24  # numbers read at a time
 
 
@@ -44,10 +53,16 @@ def folder_of(root: Path, epoch: int) -> Path:
 def begin(root: Path, epoch: int) -> Path:
     """Makes the empty temporary folder that the parts of ``epoch`` go into."""
     folder = temporary(root, epoch)
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    with writing(folder):
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
     return folder
+
+
+def give_up(root: Path, epoch: int) -> None:
+    """Removes what there is of an unfinished checkpoint, so that its space is free again."""
+    shutil.rmtree(temporary(root, epoch), ignore_errors=True)
 
 
 def temporary(root: Path, epoch: int) -> Path:
@@ -58,35 +73,77 @@ def temporary(root: Path, epoch: int) -> Path:
 def save_part(
     folder: Path, kind: str, number: int, held: Range, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Writes one part: ``held`` is the range of labels or columns in it."""
+    """Writes one part: ``held`` is the range of labels or columns in it.
+
+    Raises:
+        DiskError: the disk is full or takes nothing.
+    """
     path = folder / f"{kind}-{number:05d}.safetensors"
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-        path,
-        metadata={"low": str(held[0]), "high": str(held[1])},
-    )
+    with writing(path):
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            path,
+            metadata={"low": str(held[0]), "high": str(held[1])},
+        )
+        # Read back from the page cache: hashing beside writing is no faster.
+        note = path.with_name(path.name + _NOTE)
+        note.write_text(f"{path.stat().st_size} {sha256_of(path)}\n", encoding="ascii")
+        with suppress(PermissionError):  # safetensors leaves files that only their owner reads
+            path.chmod(stat.S_IMODE(note.stat().st_mode))
+        sync(path)
 
 
 def finish(root: Path, epoch: int, manifest: Mapping[str, Any]) -> Path:
-    """Adds the manifest and gives the folder its final name."""
+    """Adds the manifest and gives the folder its final name.
+
+    Raises:
+        CheckpointError: a part is not there as its writer left it.
+        DiskError: the disk is full or takes nothing.
+    """
     folder, final = temporary(root, epoch), folder_of(root, epoch)
-    parts = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
-    whole = {"format_version": FORMAT_VERSION, "epoch": epoch, **manifest, "parts": parts}
-    write_json(folder / "manifest.json", whole)
-    if final.exists():
-        shutil.rmtree(final)
-    os.replace(folder, final)
+    parts: dict[str, dict[str, Any]] = {}
+    for note in sorted(folder.glob(f"*{_NOTE}")):
+        size, checksum = note.read_text(encoding="ascii").split()
+        parts[note.name.removesuffix(_NOTE)] = {"bytes": int(size), "sha256": checksum}
+        note.unlink()
+    there = {path.name: path.stat().st_size for path in folder.glob("*.safetensors")}
+    if there != part_sizes({"parts": parts}):
+        raise CheckpointError(
+            f"{folder}: holds {there}, its writers left {part_sizes({'parts': parts})}; workers "
+            "and label shards must share the run folder"
+        )
+    whole = {
+        "format_version": FORMAT_VERSION,
+        "ray_xml": __version__,
+        "epoch": epoch,
+        **manifest,
+        "parts": parts,
+    }
+    write_json(folder / "manifest.json", sealed(whole))
+    with writing(final):
+        sync(folder)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(folder, final)
+        sync(root)
     return final
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest with a checksum of itself."""
+    plain = json.loads(json.dumps({k: v for k, v in manifest.items() if k != "seal"}))
+    text = json.dumps(plain, sort_keys=True)
+    return {**plain, "seal": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def part_sizes(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Bytes of each part, by its file name."""
+    return {name: int(part["bytes"]) for name, part in manifest["parts"].items()}
 
 
 def write_json(path: Path, tree: Any) -> None:
     """Writes JSON so that a reader sees the old file or the new one, never half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(draft, "w", encoding="utf-8") as file:
-        json.dump(tree, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    replace_text(path, json.dumps(tree, indent=1))
 
 
 def epochs_in(root: Path) -> list[int]:
@@ -110,34 +167,38 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a complete checkpoint whose parts are all there.
 
     Raises:
-        CheckpointError: missing, damaged, of a newer format, or a part is missing or cut short.
+        VersionError: it is of another version of ray_xml.
+        CheckpointError: missing or damaged, or a part is missing or cut short.
     """
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = dict(json.loads(path.read_text(encoding="utf-8")))
         version = int(manifest["format_version"])
-        parts = dict(manifest["parts"])
+        # Versions before 3 have no seal; a changed version number must not pass for one of them.
+        unsealed = "seal" not in manifest and version < FORMAT_VERSION
+        broken = not unsealed and manifest.get("seal") != sealed(manifest)["seal"]
+        current = version == FORMAT_VERSION and not broken
+        parts = part_sizes(manifest) if current else dict(manifest["parts"])
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: no manifest.json, so this is no checkpoint") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: damaged ({error}); use another checkpoint of the run"
-        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged ({error!r}){ADVICE}") from error
+    if broken:
+        raise CheckpointError(f"{path}: damaged (its text is not the one written){ADVICE}")
     if version != FORMAT_VERSION:
-        raise CheckpointError(
+        raise VersionError(
             f"{path}: format version {version}, this ray_xml reads {FORMAT_VERSION}; "
             "use the version of ray_xml that wrote it"
         )
     for name, size in parts.items():
         part = folder / name
         if not part.is_file():
-            raise CheckpointError(f"{part}: missing; use another checkpoint of the run")
+            raise CheckpointError(f"{part}: missing{ADVICE}")
         if part.stat().st_size != size:
             raise CheckpointError(
-                f"{part}: {part.stat().st_size} bytes, the manifest says {size}; "
-                "use another checkpoint of the run"
+                f"{part}: {part.stat().st_size} bytes, the manifest says {size}{ADVICE}"
             )
-    return dict(manifest)
+    return manifest
 
 
 def pieces(
@@ -176,8 +237,7 @@ def pieces(
         reached = shared[1]
     if reached != wanted[1]:
         raise CheckpointError(
-            f"{folder}: the {kind} parts do not hold {wanted[0]}..{wanted[1]} of {name!r}; "
-            "use another checkpoint of the run"
+            f"{folder}: the {kind} parts do not hold {wanted[0]}..{wanted[1]} of {name!r}{ADVICE}"
         )
 
 
@@ -193,7 +253,7 @@ def _parts_in_order(folder: Path, kind: str) -> list[tuple[Range, Path]]:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path}: damaged ({error}); use another checkpoint of the run")
+    return CheckpointError(f"{path}: damaged ({error}){ADVICE}")
 
 
 def load_range(folder: Path, kind: str, name: str, wanted: Range, *, axis: int = 0) -> np.ndarray:

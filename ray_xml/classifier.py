@@ -19,6 +19,7 @@ C candidates within the range.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -117,6 +118,14 @@ class ClassifierConfig(Section):
 
 
 RowOptimizer = RowAdam | LeanAdam
+
+
+class NotFiniteLossError(ArithmeticError):
+    """A step's loss is not finite, and the step touched no weight."""
+
+    def __init__(self, loss: float) -> None:
+        self.loss = loss
+        super().__init__(f"the loss is {loss}")
 
 
 @dataclass(frozen=True)
@@ -244,6 +253,10 @@ class Classifier:
 
         Returns:
             (this range's share of the loss, float32 scalar; its gradient at z, float32 [B, D]).
+
+        Raises:
+            NotFiniteLossError: on a CPU. A GPU would have to be waited for at each step: there
+                whoever adds up the losses looks at them.
         """
         rows, low = candidates.rows, self.product_type
         weight_CD, bias_C, z_low_BD = self.weight, self.bias, z_BD.to(low)
@@ -256,6 +269,8 @@ class Classifier:
         if candidates.mask is not None:
             terms_BC *= candidates.mask
         loss = (terms_BC.sum() - positive_logits.sum()) / documents
+        if loss.device.type == "cpu" and not math.isfinite(value := float(loss)):
+            raise NotFiniteLossError(value)
         gradient_BC = torch.sigmoid(logit_BC, out=terms_BC)
         gradient_BC.view(-1)[candidates.positives] -= 1
         if candidates.mask is not None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     try:
         status: int = options.command(options)
         return status
@@ -39,6 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """argparse takes no positional arguments behind an option once it has had some; a key=value
+    may stand anywhere."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    wrong = [one for one in rest if one.startswith("-") or "=" not in one]
+    if rest and (wrong or options.command is not _train):
+        parser.error(f"unrecognized arguments: {' '.join(wrong or rest)}")
+    if rest:
+        options.overrides += rest
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ray-xml", description=__doc__.split("\n")[0])
     parser.add_argument("--version", action="version", version=f"ray-xml {__version__}")
@@ -51,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("config", help="a YAML file, such as configs/default.yaml")
     train.add_argument(
         "overrides", nargs="*", metavar="key=value", help="such as data=DATA run=RUN"
+    )
+    train.add_argument(
+        "--keep",
+        type=_positive,
+        metavar="N",
+        help="checkpoints to keep besides the best; short for training.keep_checkpoints=N",
     )
     train.set_defaults(command=_train)
 
@@ -102,7 +121,8 @@ def _train(options: argparse.Namespace) -> int:
     from ray_xml.console import describe_epoch
     from ray_xml.run_config import RunConfig
 
-    config = load_config(RunConfig, options.config, options.overrides)
+    kept = [] if options.keep is None else [f"training.keep_checkpoints={options.keep}"]
+    config = load_config(RunConfig, options.config, [*options.overrides, *kept])
     try:
         outcome = train(config)
     except KeyboardInterrupt:

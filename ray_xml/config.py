@@ -41,16 +41,46 @@ def load_config(model: type[T], path: str | Path, overrides: Iterable[str] = ())
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the config file cannot be read: {error}") from error
-    try:
-        tree = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    tree = parse_yaml(text, str(path))
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, found {type(tree).__name__}")
     for override in overrides:
         _apply(tree, override)
     return build_config(model, tree, origin=str(path))
+
+
+class _TwiceError(Exception):
+    def __init__(self, key: str, first: int, second: int) -> None:
+        super().__init__(f"the key {key!r} is given twice, in lines {first} and {second}")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without a key given twice, of which YAML's loader would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if (key.tag, key.value) in lines:
+                    raise _TwiceError(key.value, lines[key.tag, key.value], line)
+                lines[key.tag, key.value] = line
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str | bytes, origin: str) -> Any:
+    """Plain values out of YAML text; ``origin`` names the source in error messages.
+
+    Raises:
+        ConfigError: it is no YAML, or a mapping has a key twice.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except _TwiceError as error:
+        raise ConfigError(f"{origin}: {error}; keep one of them") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{origin}: not valid YAML: {error}") from error
 
 
 def build_config(model: type[T], tree: Mapping[str, Any], *, origin: str) -> T:
@@ -71,10 +101,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override {override!r}: expected key=value, such as training.epochs=10")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not valid YAML: {error}") from error
+    value = parse_yaml(text, f"override {override!r}")
     *parents, leaf = key.split(".")
     node = tree
     for depth, part in enumerate(parents):

@@ -43,14 +43,19 @@ class Clock:
             self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + now - self._since
         self._phase, self._since = phase, now
 
-    def take(self) -> dict[str, float]:
+    def so_far(self) -> dict[str, float]:
+        """What ``take`` would return now."""
         self.start(self._phase)
-        taken, self.seconds = self.seconds, {}
-        return {phase: round(value, 3) for phase, value in taken.items()}
+        return {phase: round(value, 3) for phase, value in self.seconds.items()}
+
+    def take(self) -> dict[str, float]:
+        taken = self.so_far()
+        self.seconds = {}
+        return taken
 
 
 def report(state: RunState, metric: str, seconds: dict[str, float], memory: int) -> Report:
-    """The report of the epoch that ``state`` has just stored; takes up its validation.
+    """The report of the epoch that ``state`` has just done.
 
     Args:
         metric: what "best" means.
@@ -77,7 +82,6 @@ def report(state: RunState, metric: str, seconds: dict[str, float], memory: int)
             "validation": {key: round(value, 3) for key, value in checked.results.items()},
             "best": {"epoch": state.best_epoch, "metric": metric},
         }
-        state.validation = None
     return Report(line, state.step_losses)
 
 

@@ -5,10 +5,12 @@
     ├── InputError        a file a user handed over is wrong (carries file, line, column)
     ├── DataSetError      a prepared data-set folder is missing, damaged or not the one expected
     ├── CheckpointError   a run folder or checkpoint is missing, damaged or does not match
+    │   └── VersionError      it is whole, but of another version of ray_xml
     ├── ExportError       a model holds numbers that the wanted export cannot
     ├── TrainingError     training met a state it must not go on from, such as a NaN loss
     │   └── LostError     a process or node of the run is gone; starting again may help
     │       └── StaleError    a label range is not where its caller believes it to be
+    ├── DiskError         the disk of a run folder is full or takes nothing; what it holds is whole
     ├── StorageError      a run's storage cannot be reached, read or written
     └── ResourceError     the machine or cluster cannot hold what was asked for
 
@@ -49,6 +51,10 @@ class CheckpointError(RayXmlError):
     """A run folder or checkpoint is missing, damaged or does not match the run."""
 
 
+class VersionError(CheckpointError):
+    """A checkpoint of another version of ray_xml, which is not damaged for that."""
+
+
 class ExportError(RayXmlError):
     """A model holds numbers that the wanted export cannot."""
 
@@ -63,6 +69,13 @@ class LostError(TrainingError):
 
 class StaleError(LostError):
     """A label range holds another cycle, or other files, than its caller counts on."""
+
+
+class DiskError(RayXmlError):
+    """A run folder's disk is full or takes nothing: trying again is of no use until that changes.
+
+    What the run folder holds is whole.
+    """
 
 
 class StorageError(RayXmlError):

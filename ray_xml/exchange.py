@@ -45,6 +45,10 @@ class Exchange:
             self._count(2 * x.numel() * (self.size - 1) // self.size, x)
         return x
 
+    def any(self, here: bool, device: torch.device) -> bool:
+        """Whether it is so for any worker; ``device`` is where the workers' exchange works."""
+        return bool(self.sum_(torch.tensor(float(here), device=device)) > 0)
+
     def begin_sum(self, x: Tensor) -> Callable[[], None]:
         """As ``sum_``, but goes on at once; ``x`` holds the sum after the returned call."""
         if not self.active:

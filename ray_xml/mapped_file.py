@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -66,7 +67,8 @@ class ArraysWriter:
         finally:
             draft.unlink(missing_ok=True)
             for _, part in self._parts.values():
-                part.close()
+                with suppress(OSError):  # what a full disk did not take is told already
+                    part.close()
 
     def _join(self, draft: Path) -> None:
         # The widest types first, so that every array is aligned to its type.

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ray_xml import checkpoint
 from ray_xml.classifier import Classifier, RowOptimizer
 from ray_xml.encoder import Encoder
-from ray_xml.errors import CheckpointError
+from ray_xml.errors import CheckpointError, RayXmlError, TrainingError
 from ray_xml.exchange import Exchange
+from ray_xml.finite import check_tensor
 from ray_xml.label_index import IndexState
 from ray_xml.partition import Range
 from ray_xml.ranges import Ranges
@@ -59,55 +62,100 @@ def save_state(
     exchange: Exchange,
     data: DataSet,
     config: RunConfig,
+    line: Mapping[str, Any],
 ) -> None:
     """Writes the checkpoint of ``state.epoch``; every worker calls this.
 
     With ``ranges`` the proxies are part of it, so that it can predict.
+
+    Args:
+        line: the epoch's line of metrics.jsonl, so that whoever stops before it is written there
+            finds it here.
+
+    Raises:
+        DiskError: the disk is full or takes nothing; no half checkpoint stays.
+        TrainingError: a number to be stored is not finite, or another worker failed so.
     """
-    rank = exchange.rank
-    if rank == 0:
-        checkpoint.begin(root, state.epoch)
-    exchange.barrier()
-    folder = checkpoint.temporary(root, state.epoch)
-    for kind, held, tensors, moments in _parts(encoder, classifier):
-        if kind == "encoder" and rank != 0:
-            continue
-        if kind == "encoder":
-            # What prediction needs, so that it need not know of spectral normalisation.
-            tensors = {**tensors, "normalised_weight": encoder.normalised_weight().detach()}
-        checkpoint.save_part(folder, kind, rank, held, tensors)
-        checkpoint.save_part(folder, f"optimizer-{kind}", rank, held, _moments(moments))
-    if rank == 0 and ranges is not None:
-        ranges.save_proxies(folder)
-    exchange.barrier()
-    if rank == 0:
+    rank, folder = exchange.rank, checkpoint.temporary(root, state.epoch)
+
+    def begin() -> None:
+        if rank == 0:
+            checkpoint.begin(root, state.epoch)
+
+    def write() -> None:
+        for kind, held, tensors, moments in _parts(encoder, classifier):
+            if kind == "encoder" and rank != 0:
+                continue
+            if kind == "encoder":
+                # What prediction needs, so that it need not know of spectral normalisation.
+                tensors = {**tensors, "normalised_weight": encoder.normalised_weight().detach()}
+            for name, some in ((kind, tensors), (f"optimizer-{kind}", _moments(moments))):
+                for key, tensor in some.items():
+                    check_tensor(tensor, f"{name}.{key}", state.epoch)
+                checkpoint.save_part(folder, name, rank, held, some)
+        if rank == 0 and ranges is not None:
+            ranges.save_proxies(folder)
+
+    def finish() -> None:
+        if rank != 0:
+            return
         checked = state.validation
-        results = {} if checked is None else checked.results
-        checkpoint.finish(
-            root,
-            state.epoch,
-            {
-                "data_set": {"name": data.meta.name, "checksum": data.meta.checksum},
-                "num_features": data.meta.num_features,
-                "num_labels": data.meta.num_labels,
-                "dim": config.encoder.dim,
-                "workers": exchange.size,
-                "best_epoch": state.best_epoch,
-                "best_value": state.best_value if math.isfinite(state.best_value) else None,
-                "blend": None if checked is None else checked.blend.as_dict(),
-                "validation": results,
-                "with_proxies": ranges is not None,
-                "exact": sorted({one.source for one in state.indexes if one.kind == "flat"}),
-                "adam_steps": {
-                    f"{kind}.{name}": float(adam.steps)
-                    for kind, _, _, moments in _parts(encoder, classifier)
-                    for name, adam in moments.items()
-                },
+        manifest = {
+            "data_set": {"name": data.meta.name, "checksum": data.meta.checksum},
+            "num_features": data.meta.num_features,
+            "num_labels": data.meta.num_labels,
+            "dim": config.encoder.dim,
+            "workers": exchange.size,
+            "best_epoch": state.best_epoch,
+            "best_value": state.best_value if math.isfinite(state.best_value) else None,
+            "blend": None if checked is None else checked.blend.as_dict(),
+            "validation": {} if checked is None else checked.results,
+            "with_proxies": ranges is not None,
+            "exact": sorted({one.source for one in state.indexes if one.kind == "flat"}),
+            "adam_steps": {
+                f"{kind}.{name}": float(adam.steps)
+                for kind, _, _, moments in _parts(encoder, classifier)
+                for name, adam in moments.items()
             },
-        )
+            "line": line,
+        }
+        checkpoint.finish(root, state.epoch, manifest)
         newest = checkpoint.epochs_in(root)[-config.training.keep_checkpoints :]
         checkpoint.remove_others(root, {*newest, state.best_epoch or state.epoch})
-    exchange.barrier()
+
+    for work in (begin, write, finish):
+        _together(work, root, state.epoch, exchange, encoder.device)
+
+
+_MESSAGE = 1024  # bytes of an error that the other workers hear of
+
+
+def _together(
+    work: Callable[[], None], root: Path, epoch: int, exchange: Exchange, device: torch.device
+) -> None:
+    """Does every worker's part of a checkpoint, or fails on all of them alike.
+
+    A worker that fails by itself would leave the others waiting for it; they would tell of a lost
+    connection rather than of a full disk.
+    """
+    failed: RayXmlError | None = None
+    try:
+        work()
+    except RayXmlError as error:
+        failed = error
+    count = exchange.sum_(torch.tensor(float(failed is not None), device=device))
+    if not count > 0:
+        return
+    text = str(failed or "").encode()[:_MESSAGE].ljust(_MESSAGE)
+    told = exchange.gather_rows(
+        torch.frombuffer(bytearray(text), dtype=torch.uint8)[None].to(device)
+    )
+    if exchange.rank == 0:
+        checkpoint.give_up(root, epoch)
+    if failed is not None:
+        raise failed
+    texts = [bytes(row.tolist()).decode(errors="replace").rstrip() for row in told]
+    raise TrainingError(next(text for text in texts if text))
 
 
 def load_state(root: Path, encoder: Encoder, classifier: Classifier, data: DataSet) -> RunState:

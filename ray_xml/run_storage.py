@@ -13,13 +13,12 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import yaml
-
 from ray_xml import checkpoint
-from ray_xml.config import build_config
-from ray_xml.errors import ConfigError, StorageError
+from ray_xml.checkpoint_check import damage, verify
+from ray_xml.config import build_config, parse_yaml
+from ray_xml.errors import CheckpointError, ConfigError, StorageError, VersionError
 from ray_xml.run_config import RunConfig, differences
-from ray_xml.run_folder import RunFolder
+from ray_xml.run_folder import RunFolder, tell
 from ray_xml.storage import Storage
 
 _MANIFEST = "manifest.json"
@@ -105,11 +104,9 @@ class RunStorage:
         if "config.yaml" not in self.storage.sizes():
             return None
         origin = f"{self.storage.uri.rstrip('/')}/config.yaml"
-        try:
-            tree = yaml.safe_load(self.storage.read("config.yaml"))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{origin}: not valid YAML: {error}") from error
-        return build_config(RunConfig, tree or {}, origin=origin)
+        return build_config(
+            RunConfig, parse_yaml(self.storage.read("config.yaml"), origin) or {}, origin=origin
+        )
 
     def epochs(self) -> list[int]:
         """Epochs of the checkpoints that are whole, ascending."""
@@ -121,8 +118,8 @@ class RunStorage:
         if prefix + _MANIFEST not in stored:
             return False
         try:
-            parts = dict(json.loads(self.storage.read(prefix + _MANIFEST))["parts"])
-        except (ValueError, KeyError, TypeError):
+            parts = checkpoint.part_sizes(json.loads(self.storage.read(prefix + _MANIFEST)))
+        except (ValueError, KeyError, TypeError, AttributeError):
             return False
         return all(stored.get(prefix + name) == size for name, size in parts.items())
 
@@ -135,6 +132,8 @@ class RunStorage:
         Raises:
             StorageError: nothing is stored, or it cannot be read.
             ConfigError: the folder holds another run, or something else.
+            CheckpointError: every checkpoint that is stored is damaged. Where one is good, the
+                others are told on stderr and left where they are.
         """
         config = self.config()
         if config is None:
@@ -150,10 +149,21 @@ class RunStorage:
             if name in stored and (name in small or not same_size):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self.storage.download(name, target)
+        damaged: list[CheckpointError] = []
         for epoch in _epochs_named(stored):  # the newest last: until then the fetch is unfinished
             if self._whole(stored, epoch):
-                self._fetch_checkpoint(folder.checkpoints, epoch, stored)
-        return folder.epochs_done()
+                try:
+                    self._fetch_checkpoint(folder.checkpoints, epoch, stored)
+                except VersionError:
+                    raise
+                except CheckpointError as error:
+                    damaged.append(error)
+        done = folder.epochs_done()
+        if damaged and not done:
+            raise damaged[-1]
+        for one in damaged:
+            tell(f"{damage(one)}; so it was fetched from {self.storage.uri}, and left out")
+        return done
 
     def _fetch_checkpoint(self, root: Path, epoch: int, stored: Mapping[str, int]) -> None:
         final = checkpoint.folder_of(root, epoch)
@@ -165,21 +175,30 @@ class RunStorage:
         draft = checkpoint.begin(root, epoch)
         for name in _checkpoint_files(stored, epoch):
             self.storage.download(name, draft / name.rpartition("/")[2])
-        checkpoint.read_manifest(draft)
+        try:
+            verify(draft)
+        except CheckpointError:
+            checkpoint.give_up(root, epoch)
+            raise
         draft.rename(final)
 
-    def catch_up(self, folder: RunFolder, config: RunConfig) -> None:
+    def catch_up(self, folder: RunFolder, config: RunConfig) -> bool:
         """Before a run: fetches a stored run that is further than the one in the folder.
+
+        Returns:
+            whether it did.
 
         Raises:
             ConfigError: the storage holds a run of another config.
         """
         held = self.config()
         if held is None:
-            return
+            return False
         self._check_same(held, config, self.storage.uri)
-        if max(self.epochs(), default=0) > folder.epochs_done():
-            self.fetch(folder)
+        if max(self.epochs(), default=0) <= folder.epochs_done():
+            return False
+        self.fetch(folder)
+        return True
 
     def _check_same(self, old: RunConfig, new: RunConfig, where: str) -> None:
         changed = differences(old, new)

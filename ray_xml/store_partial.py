@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ray_xml.disk import sync
 from ray_xml.errors import DataSetError
 
 OWNER = ".writer"
@@ -33,15 +34,6 @@ def _machine() -> bytes:
     except OSError:
         return b""
     return f"{socket.gethostname()} {boot}".encode()
-
-
-def _flush(path: Path) -> None:
-    """Waits until a file or folder is on the disk, so that a rename cannot overtake it."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -86,7 +78,7 @@ class PartialFolder:
     def flush(self) -> None:
         """Waits until the folder's files are on the disk."""
         for path in self.path.iterdir():
-            _flush(path)
+            sync(path)
 
     def put_in_place(self, *, replaces: bool) -> None:
         """Renames the folder to its final name.
@@ -95,7 +87,7 @@ class PartialFolder:
             replaces: whether there is a folder of that name to be replaced.
         """
         (self.path / OWNER).unlink(missing_ok=True)
-        _flush(self.path)
+        sync(self.path)
         old = self._sibling("old")
         if replaces:
             self._target.rename(old)
@@ -105,7 +97,7 @@ class PartialFolder:
             if replaces:
                 old.rename(self._target)
             raise
-        _flush(self._target.parent)
+        sync(self._target.parent)
         shutil.rmtree(old, ignore_errors=True)
 
     def remove(self) -> None:

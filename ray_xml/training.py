@@ -9,7 +9,6 @@ loop; see ``exchange`` for what they share.
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections import deque
@@ -24,11 +23,13 @@ from ray_xml import partition
 from ray_xml.batches import Batch, BatchMaker
 from ray_xml.blend import DEFAULT
 from ray_xml.checkpoint import epochs_in
-from ray_xml.classifier import Classifier
+from ray_xml.classifier import Classifier, NotFiniteLossError
+from ray_xml.disk import writing
 from ray_xml.encoder import Encoder
 from ray_xml.epoch_report import Clock, Report, peak_memory, report
-from ray_xml.errors import TrainingError
+from ray_xml.errors import DiskError
 from ray_xml.exchange import Exchange
+from ray_xml.finite import batch_error, check_losses, check_sum
 from ray_xml.heap import give_back
 from ray_xml.lexical_file import shared_lexical
 from ray_xml.model_share import new_share
@@ -76,6 +77,7 @@ class Training:
         self.clock = Clock()
         self.clock.start("setup")
         rows, held = split_rows(data, config)
+        self.rows = rows  # int64: the train split's rows that the documents are
         train = data.split("train")
         self.features, self.labels = Subset(train.features, rows), Subset(train.labels, rows)
         self.held_features = Subset(train.features, held)
@@ -87,13 +89,11 @@ class Training:
         self.lists = config.classifier.uses_shortlists(data.meta.num_labels)
         self.fitted = -1  # the cycle that the proxies were fitted for
         # The sparse channel: needed here for validation, and by the run's predictors.
-        self.lexical = shared_lexical(
-            RunFolder(folder).neighbors_file,
-            config.neighbors,
-            self.features,
-            self.labels,
-            exchange,
-        )
+        neighbors_file = RunFolder(folder).neighbors_file
+        with writing(neighbors_file):
+            self.lexical = shared_lexical(
+                neighbors_file, config.neighbors, self.features, self.labels, exchange
+            )
         give_back()
         self.batches = BatchMaker(
             self.features,
@@ -132,7 +132,20 @@ class Training:
 
     def epochs(self) -> Iterator[Report]:
         """Trains to the last epoch, or a pause, yielding a report after each epoch that is safely
-        stored."""
+        stored.
+
+        Raises:
+            DiskError: the run folder takes no more; what is stored is whole.
+            TrainingError: numbers are not finite; nothing of that is stored.
+        """
+        try:
+            yield from self._epochs()
+        except DiskError as error:
+            done = max(epochs_in(self.folder / "checkpoints"), default=0)
+            kept = f"the checkpoint of epoch {done} is whole" if done else "no epoch was stored yet"
+            raise DiskError(f"{error}; {kept}") from error
+
+    def _epochs(self) -> Iterator[Report]:
         settings = self.config.training
         while True:
             epoch = self.state.epoch
@@ -144,9 +157,9 @@ class Training:
             if fitted:
                 self._refresh()
             if epoch > 0 and not self.state.stored:
-                self._store(with_proxies=fitted)
-                yield self._report()
-                if not last and self._any(self.exchange.rank == 0 and self.pause()):
+                yield self._store(with_proxies=fitted)
+                asked = self.exchange.rank == 0 and self.pause()
+                if not last and self.exchange.any(asked, self.device):
                     return
             if last:
                 if self.exchange.rank == 0:
@@ -166,12 +179,12 @@ class Training:
     def _refit(self, cycle: int) -> None:
         """Proxies, and classifier rows where they are asked for, as they are now."""
         self.clock.start("proxies")
-        self.state.proxy_loss = self.refresher.fit_proxies(
-            cycle, self.features, self.folder / "embeddings"
-        )
-        self.clock.start("validate")
-        if cycle > 0 or "classifier" in self.config.shortlist.sources:
-            self.refresher.send_classifier()
+        embeddings = self.folder / "embeddings"
+        with writing(embeddings):
+            self.state.proxy_loss = self.refresher.fit_proxies(cycle, self.features, embeddings)
+            self.clock.start("validate")
+            if cycle > 0 or "classifier" in self.config.shortlist.sources:
+                self.refresher.send_classifier()
         self.state.indexes, self.fitted = self.refresher.indexes, cycle
 
     def _validate(self) -> None:
@@ -201,19 +214,16 @@ class Training:
             batches = lists.search(
                 settings.batch, self.ranges, self.exchange, self.device, self._waiting
             )
-            if epoch == cycle:
-                yield from batches
-                return
-            deque(batches, maxlen=0)
+            with writing(path):
+                if epoch == cycle:
+                    yield from batches
+                    return
+                deque(batches, maxlen=0)
         yield from lists.read(order, settings.batch)
 
     def _lost(self, path: Path) -> bool:
         """Whether any worker misses the file: a shared file system may tell them differently."""
-        return self._any(not path.exists())
-
-    def _any(self, here: bool) -> bool:
-        """Whether it is so for any worker."""
-        return bool(self.exchange.sum_(torch.tensor(float(here), device=self.device)) > 0)
+        return self.exchange.any(not path.exists(), self.device)
 
     def _waiting(self, begins: bool) -> None:
         self.clock.start("shortlist" if begins else "classifier")
@@ -235,44 +245,46 @@ class Training:
         began, sent = time.perf_counter(), self.exchange.bytes_sent
         for number, batch in enumerate(self.batches.epoch(batches, epoch)):
             rate = settings.rate_at(epoch + number / steps)
-            losses.append(self._step(batch, epoch, rate))
+            losses.append(self._step(batch, epoch, number, rate))
             done += batch.documents
             candidates += batch.candidates.count
             if number % 16 == 15 or number == steps - 1:
                 # Summed first: every worker then goes on or stops alike.
                 loss = float(self.exchange.sum_(losses[-1].clone()))
-                self._check(loss, epoch, number)
+                check_sum(loss, epoch, number)
                 self._progress("classifier", done, len(order), began, loss)
                 give_back()
         vector = self.exchange.sum_(torch.stack(losses))
         self.state.step_losses = vector.cpu().numpy().astype(np.float32)
+        check_losses(self.state.step_losses, epoch)
         self.state.docs_per_second = len(order) / (time.perf_counter() - began)
         self.state.bytes_per_step = (self.exchange.bytes_sent - sent) / steps
         trained = torch.tensor([candidates / steps], device=self.device)
         self.state.candidates_per_step = float(self.exchange.sum_(trained))
         self.state.rate = settings.rate_at(epoch)
 
-    def _step(self, batch: Batch, epoch: int, rate: float) -> torch.Tensor:
+    def _step(self, batch: Batch, epoch: int, number: int, rate: float) -> torch.Tensor:
         z_bD, u_bD = self.encoder.forward(batch.tokens, epoch)
         # The classifier rounds embeddings to its products' type anyway: they travel in it.
         z_BD = self.exchange.gather_rows(z_bD.detach().to(self.classifier.product_type))
-        loss, gradient_BD = self.classifier.step(z_BD, batch.candidates, batch.documents, rate)
+        try:
+            loss, gradient_BD = self.classifier.step(z_BD, batch.candidates, batch.documents, rate)
+        except NotFiniteLossError as error:
+            documents = batch.tokens.documents[: batch.documents].cpu().numpy()
+            raise batch_error(error.loss, epoch, number, self.rows[documents], z_BD) from None
         gradient_bD = self.exchange.scatter_sum_rows(gradient_BD)
         self.encoder.backward(batch.tokens, z_bD, u_bD, gradient_bD, rate)
         return loss
 
-    def _check(self, loss: float, epoch: int, step: int) -> None:
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} at step {step} of epoch {epoch + 1}; "
-                "checkpoints of earlier epochs are good; lower training.rate and start a new run"
-            )
-
     # ---- what is kept and told ---------------------------------------------------------------
 
-    def _store(self, *, with_proxies: bool) -> None:
+    def _store(self, *, with_proxies: bool) -> Report:
+        """Stores the epoch, the report of it included, and reports it."""
         self.clock.start("checkpoint")
         self._progress("checkpoint", 0, 1)
+        made = self._report(self.clock.so_far())  # without what storing takes
+        if self.exchange.rank == 0:
+            RunFolder(self.folder).save_losses(self.state.epoch, made.step_losses)
         save_state(
             self.folder / "checkpoints",
             self.state,
@@ -282,13 +294,16 @@ class Training:
             self.exchange,
             self.data,
             self.config,
+            made.line,
         )
-        self.state.stored = True
-
-    def _report(self) -> Report:
         self.clock.start(None)
+        told = self._report(self.clock.take())
+        self.state.stored, self.state.validation = True, None
+        return told
+
+    def _report(self, seconds: dict[str, float]) -> Report:
         memory = peak_memory(self.exchange, self.ranges, self.device)
-        return report(self.state, self.config.training.metric, self.clock.take(), memory)
+        return report(self.state, self.config.training.metric, seconds, memory)
 
     def _progress(
         self,

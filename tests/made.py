@@ -188,5 +188,5 @@ def train(data: DataSet, config: RunConfig, folder: Path, *, parts: int = 1) -> 
     run.begin(config)
     training = make_training(data, config, folder, parts=parts)
     for report in training.epochs():
-        run.append(report.line, report.step_losses)
+        run.append(report.line)
     return training

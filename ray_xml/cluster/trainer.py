@@ -53,7 +53,8 @@ def train(config: RunConfig) -> Outcome:
     """Runs ``config`` to its last epoch, from wherever its run folder stands.
 
     Raises:
-        ConfigError, DataSetError, ResourceError: before any process starts.
+        ConfigError, DataSetError, ResourceError, CheckpointError: before any process starts.
+        DiskError: the run folder takes no more; what is stored in it is whole.
         TrainingError: a worker or a shard failed; its own traceback is in the message.
         ResourceError: nodes were lost, and not replaced in time.
         StorageError: ``resources.storage`` cannot be used; what was trained is in the run folder.
@@ -73,8 +74,7 @@ def train(config: RunConfig) -> Outcome:
     with driver_lock(folder.path):
         before = folder.begin(config)
         storage = RunStorage(config.resources.storage) if config.resources.storage else None
-        if storage is not None:
-            storage.catch_up(folder, config)
+        if storage is not None and storage.catch_up(folder, config):
             before = folder.begin(config)
         with Uploader(folder, storage):
             if before < config.training.total:

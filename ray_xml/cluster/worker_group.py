@@ -134,10 +134,6 @@ def train_worker(settings: dict[str, Any]) -> None:
     """
     try:
         _work(settings)
-    except ray.exceptions.RayTaskError as error:  # raised within a label shard
-        if isinstance(error.cause, RayXmlError):
-            raise error.cause from None
-        raise _with_traceback(TrainingError) from None
     except RayXmlError:
         raise
     except Exception as error:
@@ -146,6 +142,8 @@ def train_worker(settings: dict[str, Any]) -> None:
 
 def _lost(error: Exception) -> bool:
     """Whether an error says that another process is gone, rather than what went wrong here."""
+    if isinstance(error, ray.exceptions.RayTaskError):  # what a shard raised
+        return False
     if isinstance(error, (ray.exceptions.RayError, torch.distributed.DistError)):
         return True
     return isinstance(error, RuntimeError) and "gloo" in str(error)
@@ -180,5 +178,5 @@ def _work(settings: dict[str, Any]) -> None:
         )
         for report in training.epochs():
             if exchange.rank == 0:
-                folder.append(report.line, report.step_losses)
+                folder.append(report.line)
             ray.train.report(report.line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from ray_xml import checkpoint
 from ray_xml.checkpoint import FORMAT_VERSION, load_into, load_range, pieces, read_manifest
-from ray_xml.errors import CheckpointError
+from ray_xml.errors import CheckpointError, VersionError
 from ray_xml.partition import Range, even
 
 LABELS, DIM = 11, 4
@@ -44,9 +45,13 @@ def test_the_manifest_is_read_back(tmp_path: Path) -> None:
     manifest = read_manifest(folder)
     assert (manifest["epoch"], manifest["best"], manifest["with_proxies"]) == (3, 1.5, False)
     assert manifest["format_version"] == FORMAT_VERSION
-    files = {path.name: path.stat().st_size for path in folder.glob("*.safetensors")}
-    assert manifest["parts"] == files
+    files = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    assert manifest["parts"] == {
+        name: {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+        for name, raw in files.items()
+    }
     assert len(files) == 8
+    assert {path.name for path in folder.iterdir()} == {*files, "manifest.json"}
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 11])
@@ -143,14 +148,26 @@ def test_an_unknown_tensor_is_refused(tmp_path: Path) -> None:
         load_range(folder, "lines", "weight", (0, 4))
 
 
-@pytest.mark.parametrize("version", [1, FORMAT_VERSION + 1])
+@pytest.mark.parametrize("version", [1, 2, FORMAT_VERSION + 1])
 def test_another_format_version_is_refused(tmp_path: Path, version: int) -> None:
     folder = write(tmp_path)
-    manifest = read_manifest(folder) | {"format_version": version}
+    manifest = checkpoint.sealed(read_manifest(folder) | {"format_version": version})
+    if version < FORMAT_VERSION:
+        del manifest["seal"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     said = f"version {version}, this ray_xml reads {FORMAT_VERSION}; use the version .* wrote it"
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(VersionError, match=said):
         read_manifest(folder)
+
+
+def test_a_changed_version_is_no_other_version(tmp_path: Path) -> None:
+    path = write(tmp_path) / "manifest.json"
+    said = f'"format_version": {FORMAT_VERSION}'
+    assert said in path.read_text()
+    path.write_text(path.read_text().replace(said, '"format_version": 2'))
+    with pytest.raises(CheckpointError, match=r"manifest\.json: damaged .*not the one") as caught:
+        read_manifest(path.parent)
+    assert not isinstance(caught.value, VersionError)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +179,8 @@ def test_another_format_version_is_refused(tmp_path: Path, version: int) -> None
         '{"format_version": 1',
         '{"format_version": 1}',
         '{"format_version": "x", "parts": {}}',
+        f'{{"format_version": {FORMAT_VERSION}, "parts": {{}}}}',
+        "[" * 5000,
     ],
 )
 def test_a_damaged_manifest_is_named(tmp_path: Path, text: str) -> None:

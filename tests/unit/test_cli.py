@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,6 +19,7 @@ from ray_xml.cli import main
 from ray_xml.errors import RayXmlError
 from ray_xml.evaluation import METRICS, evaluate
 from ray_xml.predictor import Predictor
+from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
 from ray_xml.store import DataSet
 
@@ -47,7 +49,9 @@ def xc(tmp_path: Path) -> tuple[str, str, str]:
         [], ["trian"], ["train"], ["evaluate"], ["predict", "run"], ["prepare"],
         ["prepare", "xc", "a"], ["predict", "run", "data", "--top-k", "0"],
         ["predict", "run", "data", "--top-k", "many"], ["examples", "run", "--count", "-1"],
-        ["evaluate", "run", "--splitt", "test"],
+        ["evaluate", "run", "--splitt", "test"], ["evaluate", "run", "--json", "split=test"],
+        ["train", "c", "--keep", "0"], ["train", "c", "--keep", "2", "x"],
+        ["train", "c", "--keep", "2", "--run=R"],
     ],
 )  # fmt: skip
 def test_a_wrong_call_shows_the_usage(arguments: list[str], capsys: Capture) -> None:
@@ -67,6 +71,30 @@ def test_every_command_has_help(command: list[str], capsys: Capture) -> None:
         main([*command, "--help"])
     assert left.value.code == 0
     assert capsys.readouterr().out.startswith(" ".join(["usage: ray-xml", *command]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (["run=R"], None),
+        (["run=R", "--keep", "3"], 3),
+        (["--keep", "3", "run=R"], 3),
+        (["data=D", "--keep", "3", "run=R", "training.keep_checkpoints=5"], 3),
+        (["run=R", "training.keep_checkpoints=5"], 5),
+    ],
+)
+def test_keep_is_a_short_word_for_a_key(
+    arguments: list[str], kept: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[RunConfig] = []
+    fake = ModuleType("ray_xml.cluster.trainer")
+    outcome = SimpleNamespace(trained=1, lines=[])
+    fake.train = lambda config: given.append(config) or outcome  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ray_xml.cluster.trainer", fake)
+    (tmp_path / "config.yaml").write_text("training: {epochs: 4}\n")
+    assert main(["train", str(tmp_path / "config.yaml"), *arguments]) == 0
+    assert (given[0].run, given[0].training.epochs) == ("R", 4)
+    assert given[0].training.keep_checkpoints == (kept or 1)
 
 
 def test_version(capsys: Capture) -> None:

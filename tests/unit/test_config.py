@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
-from ray_xml.config import Section, build_config, dump_config, load_config
+from ray_xml.config import Section, build_config, dump_config, load_config, parse_yaml
 from ray_xml.errors import ConfigError
 from ray_xml.run_config import RunConfig
 
@@ -139,6 +139,33 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: \xe9\xff\n")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(Outer, tmp_path / "latin.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "lines"),
+    [
+        ("name: a\nname: b\n", "name", "1 and 2"),
+        ("# a comment\ninner:\n  rate: 1\n  passes: 2\n\n  rate: 1\n", "rate", "3 and 6"),
+        ("inner: {rate: 1}\nname: x\ninner: {passes: 2}\n", "inner", "1 and 3"),
+        ("inner: {rate: 1, rate: 2}", "rate", "1 and 1"),
+        ("name: a\n'name': b", "name", "1 and 2"),
+        ("name: a\n? name\n: b", "name", "1 and 2"),
+    ],
+)
+def test_a_key_given_twice_is_refused(tmp_path: Path, text: str, key: str, lines: str) -> None:
+    said = rf"made\.yaml: the key '{key}' is given twice, in lines {lines}; keep one"
+    with pytest.raises(ConfigError, match=said):
+        load(tmp_path, text)
+
+
+def test_the_same_key_in_two_sections_is_no_key_twice(tmp_path: Path) -> None:
+    values = parse_yaml("a: {x: 1}\nb: {x: 2}\n1: c\n'1': d", "here")
+    assert values == {"a": {"x": 1}, "b": {"x": 2}, 1: "c", "1": "d"}
+    # What a section takes over from another one it may set anew.
+    taken = parse_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}", "here")
+    assert taken["b"] == {"x": 3, "y": 2}
+    with pytest.raises(ConfigError, match=r"override 'inner=.*'rate' is given twice"):
+        load(tmp_path, "", "inner={rate: 1, rate: 2}")
 
 
 @pytest.mark.parametrize(

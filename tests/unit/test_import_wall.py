@@ -24,6 +24,8 @@ LAYERS = [
         "ray_xml.transfer",
         "ray_xml.storage",
         "ray_xml.heap",
+        "ray_xml.disk",
+        "ray_xml.finite",
     ],
     [
         "ray_xml.row_adam",
@@ -51,7 +53,7 @@ LAYERS = [
         "ray_xml.exact_search",
         "ray_xml.coarse_search",
     ],
-    ["ray_xml.compact", "ray_xml.compact_file", "ray_xml.label_index"],
+    ["ray_xml.checkpoint_check", "ray_xml.compact", "ray_xml.compact_file", "ray_xml.label_index"],
     [
         "ray_xml.store_meta",
         "ray_xml.store_partial",

@@ -39,7 +39,7 @@ def copy(run: RunFolder, tmp_path: Path) -> RunFolder:
 
 def change_manifest(folder: Path, **changes: Any) -> None:
     path = folder / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_text(json.dumps(checkpoint.sealed({**json.loads(path.read_text()), **changes})))
 
 
 def test_it_holds_what_the_checkpoint_and_the_data_say(run: RunFolder, data: DataSet) -> None:

@@ -217,7 +217,8 @@ def test_the_best_checkpoint_is_the_one_used(copy: RunFolder) -> None:
     newer = checkpoint.folder_of(copy.checkpoints, 9)
     shutil.copytree(copy.model(), newer)
     manifest = json.loads((newer / "manifest.json").read_text())
-    (newer / "manifest.json").write_text(json.dumps({**manifest, "with_proxies": False}))
+    changed = checkpoint.sealed({**manifest, "with_proxies": False})
+    (newer / "manifest.json").write_text(json.dumps(changed))
     assert Predictor.load(copy.path).model.epoch == best
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from made import make_config
 
-from ray_xml import checkpoint
+from ray_xml import __version__, checkpoint
 from ray_xml.errors import CheckpointError, ConfigError
 from ray_xml.run_folder import RunFolder
 
@@ -22,6 +22,11 @@ def store(
     checkpoint.save_part(folder, "rows", 0, (0, 1), {"x": torch.zeros(1)})
     manifest = {"with_proxies": with_proxies, "best_epoch": best}
     checkpoint.finish(run.checkpoints, epoch, manifest)
+
+
+def add(run: RunFolder, epoch: int, steps: int, **told: float) -> None:
+    run.save_losses(epoch, np.full(steps, epoch, np.float32))
+    run.append({"epoch": epoch, **told})
 
 
 def test_a_new_run(tmp_path: Path) -> None:
@@ -38,7 +43,7 @@ def test_going_on(tmp_path: Path) -> None:
     run.begin(make_config())
     for epoch in (1, 2):
         store(run, epoch)
-        run.append({"epoch": epoch, "loss": 0.5}, np.full(3, epoch, np.float32))
+        add(run, epoch, 3, loss=0.5)
     more = make_config(training={"epochs": 9})
     assert run.begin(more) == 2
     assert run.config() == more
@@ -51,14 +56,15 @@ def test_what_is_in_no_checkpoint_is_forgotten(tmp_path: Path) -> None:
     run.begin(make_config())
     store(run, 1)
     for epoch in (1, 2):
-        run.append({"epoch": epoch}, np.full(2, epoch, np.float32))
+        add(run, epoch, 2)
     with open(run.metrics_file, "a") as file:
         file.write('{"epoch": 3, "lo')  # a line that a crash cut
     assert [line["epoch"] for line in run.lines()] == [1, 2]
     assert run.begin(make_config()) == 1
     assert [line["epoch"] for line in run.lines()] == [1]
     assert run.step_losses().tolist() == [1, 1]
-    run.append({"epoch": 2}, np.full(2, 7, np.float32))
+    run.save_losses(2, np.full(2, 7, np.float32))
+    run.append({"epoch": 2})
     assert [json.loads(line) for line in run.metrics_file.read_text().splitlines()] == run.lines()
     assert run.step_losses().tolist() == [1, 1, 7, 7]
 
@@ -74,6 +80,23 @@ def test_another_config_is_refused_with_the_differences(tmp_path: Path) -> None:
     assert "training.rate: 0.005 → 0.5" in message
     assert "epochs" not in message.replace("cycle_epochs", "")
     assert run.config() == make_config()
+
+
+def test_another_config_of_another_version_names_both(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.begin(make_config())
+    store(run, 1)
+    manifest = run.checkpoints / "epoch-0001" / "manifest.json"
+    tree = {**json.loads(manifest.read_text()), "ray_xml": "0.0.1"}
+    manifest.write_text(json.dumps(checkpoint.sealed(tree)))
+    both = rf"; it was made by ray_xml 0\.0\.1, this is {__version__}"
+    with pytest.raises(ConfigError, match=rf"encoder\.dim: 24 → 48\){both}; set them back"):
+        run.begin(make_config(encoder={"dim": 48}))
+    assert run.begin(make_config()) == 1  # the same settings mean the same
+    text = run.config_file.read_text()
+    run.config_file.write_text(text.replace("training:\n", "training:\n  beta: 0.5\n"))
+    with pytest.raises(ConfigError, match=rf"unknown key 'training\.beta'.*{both}"):
+        run.config()
 
 
 def test_folders_that_hold_something_else_are_left_alone(tmp_path: Path) -> None:
@@ -118,11 +141,12 @@ def test_a_run_of_an_older_version_says_so(tmp_path: Path, what: str) -> None:
     store(run, 2, best=2)
     manifest = run.checkpoints / "epoch-0002" / "manifest.json"
     tree = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps({**tree, "format_version": 1, "beta": 0.5}))
+    old = {key: value for key, value in tree.items() if key != "seal"}
+    manifest.write_text(json.dumps({**old, "format_version": 1, "beta": 0.5}))
     text = run.config_file.read_text()
     run.config_file.write_text(text.replace("training:\n", "training:\n  beta: 0.5\n"))
     call = {"config": run.config, "model": run.model, "begin": lambda: run.begin(make_config())}
-    with pytest.raises(CheckpointError, match=r"manifest\.json: format version 1, this .* reads 2"):
+    with pytest.raises(CheckpointError, match=r"manifest\.json: format version 1, this .* reads 3"):
         call[what]()
     # A wrong key in a run of this version is a wrong key.
     manifest.write_text(json.dumps(tree))

@@ -10,13 +10,15 @@ import pytest
 import torch
 from made import make_config, make_training, proxies_of
 
-from ray_xml import checkpoint
+from ray_xml import __version__, checkpoint
 from ray_xml.blend import DEFAULT
 from ray_xml.errors import CheckpointError
 from ray_xml.refresh import Validation
 from ray_xml.run_state import RunState, check_data_set, load_state, save_state
 from ray_xml.store import DataSet
 from ray_xml.training import Training
+
+LINE = {"epoch": 1, "loss": 0.25}
 
 
 def trained(data: DataSet, folder: Path, **training: int) -> Training:
@@ -39,6 +41,7 @@ def save(made: Training, root: Path, *, with_proxies: bool = True) -> dict:
         made.exchange,
         made.data,
         made.config,
+        LINE,
     )
     return checkpoint.read_manifest(checkpoint.folder_of(root, made.state.epoch))
 
@@ -86,6 +89,8 @@ def test_the_manifest_tells_what_prediction_needs(data: DataSet, tmp_path: Path)
     assert manifest["data_set"] == {"name": "made", "checksum": data.meta.checksum}
     assert (manifest["num_features"], manifest["num_labels"], manifest["dim"]) == (300, 80, 24)
     assert manifest["validation"] == {"P@1": 50.0}
+    assert manifest["line"] == LINE
+    assert manifest["ray_xml"] == __version__
     assert manifest["blend"] == DEFAULT.as_dict()
     assert manifest["with_proxies"]
     assert manifest["best_value"] is None  # minus infinity is no JSON
@@ -146,7 +151,7 @@ def test_another_data_set_is_refused(data: DataSet, tmp_path: Path) -> None:
     manifest = checkpoint.read_manifest(folder)
     check_data_set(folder, manifest, data)
     manifest["data_set"]["checksum"] = "0" * 64
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(checkpoint.sealed(manifest)))
     fresh = make_training(data, make_config(), tmp_path / "other")
     with pytest.raises(CheckpointError, match=r"000000000000.*give the data set"):
         load_state(tmp_path, fresh.encoder, fresh.classifier, data)

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from ray_xml import checkpoint, run_upload
 from ray_xml.cli import main
-from ray_xml.errors import ConfigError, StorageError
+from ray_xml.errors import CheckpointError, ConfigError, StorageError
 from ray_xml.run_folder import RunFolder
 from ray_xml.run_storage import RunStorage
 from ray_xml.run_upload import Uploader
@@ -46,7 +46,8 @@ def add_epoch(folder: RunFolder, epoch: int, keep: int = 1, parts: int = 2) -> N
         checkpoint.save_part(draft, "tokens", number, (number, number + 1), {"table": held})
     checkpoint.finish(root, epoch, {"with_proxies": False})
     checkpoint.remove_others(root, set(checkpoint.epochs_in(root)[-keep:]))
-    folder.append({"epoch": epoch, "loss": 1.0 / epoch}, np.full(3, epoch, np.float32))
+    folder.save_losses(epoch, np.full(3, epoch, np.float32))
+    folder.append({"epoch": epoch, "loss": 1.0 / epoch})
     lists = folder.path / "shortlists"
     lists.mkdir(exist_ok=True)
     if epoch % 2 == 0:
@@ -221,6 +222,32 @@ def test_a_stopped_fetch_goes_on(uri: str, tmp_path: Path, monkeypatch: pytest.M
     storage.catch_up(got, CONFIG)
     assert got.begin(CONFIG) == 3
     assert not list(got.checkpoints.glob(".*"))
+
+
+def test_a_checkpoint_that_is_damaged_where_it_is_stored(
+    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, storage = new_run(tmp_path / "run", 2), RunStorage(uri)
+    add_epoch(run, 3, keep=2)
+    storage.push(run)
+    name = "tokens-00001.safetensors"
+    for epoch in (3, 2):
+        part = run.checkpoints / f"epoch-000{epoch}" / name
+        raw = bytearray(part.read_bytes())
+        raw[-1] ^= 1
+        part.write_bytes(raw)
+        storage.storage.upload(part, f"checkpoints/epoch-000{epoch}/{name}")
+        got = RunFolder(tmp_path / f"got-{epoch}")
+        if epoch == 3:
+            assert storage.fetch(got) == 2
+            assert got.begin(CONFIG) == 2
+            told = capsys.readouterr().err
+            assert f"{name}: its bytes are not" in told
+            assert f"fetched from {uri}, and left out" in told
+        else:
+            with pytest.raises(CheckpointError, match=f"{name}: its bytes are not"):
+                storage.fetch(got)
+        assert not list(got.checkpoints.glob(".*"))
 
 
 def test_catching_up(uri: str, tmp_path: Path) -> None:

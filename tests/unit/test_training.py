@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from made import make_config, make_data_set, make_training, train
+from made import make_config, make_data_set, make_training, train, whole
 from safetensors.torch import load_file
 
-from ray_xml import checkpoint, partition, shortlists
+from ray_xml import checkpoint, partition, run_state, shortlists
 from ray_xml.blend import DEFAULT
+from ray_xml.checkpoint_check import verify
 from ray_xml.errors import CheckpointError, TrainingError
 from ray_xml.metrics import top_labels_baseline
 from ray_xml.neighbors import NeighborsConfig
@@ -112,7 +114,7 @@ def test_a_run_killed_after_any_epoch_goes_on(data: DataSet, tmp_path: Path, sto
     run = RunFolder(tmp_path / "killed")
     run.begin(config)
     for report in make_training(data, config, run.path).epochs():
-        run.append(report.line, report.step_losses)
+        run.append(report.line)
         if report.line["epoch"] == stop:
             break
     train(data, config, run.path)
@@ -289,6 +291,95 @@ def test_a_nan_stops_the_run(data: DataSet, tmp_path: Path, where: str) -> None:
     assert RunFolder(tmp_path).epochs_done() == 1
 
 
+def spoilt(training: Training, documents: list[int], value: float) -> None:
+    """Gives one feature of some documents a value that no reader would let in."""
+    features = whole(training.features)
+    assert features.values is not None
+    for document in documents:
+        features.values[features.offsets[document]] = value
+    training.batches = replace(training.batches, features=features)
+
+
+def everything(training: Training) -> dict[str, torch.Tensor]:
+    """Copies of all weights and moments that a step moves."""
+    found = {}
+    for kind, _, tensors, moments in run_state._parts(training.encoder, training.classifier):
+        both = {**tensors, **run_state._moments(moments)}
+        found |= {f"{kind}.{name}": tensor.clone() for name, tensor in both.items()}
+    del found["encoder.power"]  # of spectral normalisation, which no gradient moves
+    return found
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_step_whose_loss_is_not_finite_is_not_taken(
+    data: DataSet, tmp_path: Path, value: float
+) -> None:
+    training = make_training(data, make_config(training={"epochs": 3}), tmp_path)
+    reports = training.epochs()
+    next(reports)
+    order = partition.epoch_order(540, seed=0, epoch=1)
+    bad = order[[2 * 64 + 5, 2 * 64 + 9]]  # of the third batch
+    spoilt(training, bad.tolist(), value)
+    steps: list[dict[str, torch.Tensor]] = []
+    step = training.classifier.step
+
+    def watched(*given: Any) -> Any:
+        steps.append(everything(training))
+        return step(*given)
+
+    training.classifier.step = watched  # type: ignore[method-assign]
+    rows = training.rows
+    named = ", ".join(str(rows[document]) for document in bad)
+    batch = ", ".join(str(row) for row in rows[order[128:133]])
+    said = (
+        rf"the loss became (nan|inf) at step 2 of epoch 2; checkpoints of earlier epochs are good; "
+        rf"its batch is rows {batch}, … \(64 in all\) of the train split; the embeddings of rows "
+        rf"{named} are not finite: look at their feature values"
+    )
+    with pytest.raises(TrainingError, match=said):
+        next(reports)
+    after = everything(training)
+    assert len(steps) == 3
+    assert all(torch.equal(after[name], value) for name, value in steps[2].items())
+    assert not torch.equal(after["classifier.weight"], steps[1]["classifier.weight"])
+    assert RunFolder(tmp_path).epochs_done() == 1
+    verify(RunFolder(tmp_path).checkpoints / "epoch-0001")
+
+
+def test_an_absurd_rate_stops_the_run(data: DataSet, tmp_path: Path) -> None:
+    config = make_config(training={"rate": 1e30})
+    said = r"loss became (nan|inf|-inf) at step \d+ of epoch 1; .*lower training\.rate"
+    with pytest.raises(TrainingError, match=said) as caught:
+        train(data, config, tmp_path)
+    assert not isinstance(caught.value, CheckpointError)
+    assert RunFolder(tmp_path).epochs_done() == 0
+
+
+@pytest.mark.parametrize("where", ["table", "moment"])
+def test_numbers_that_are_not_finite_are_not_stored(
+    data: DataSet, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as of a token that is in no document of the epoch, or a moment that ran over."""
+    training = make_training(data, make_config(training={"epochs": 3}), tmp_path)
+    reports = training.epochs()
+    next(reports)
+    refresh = training._refresh
+
+    def spoils() -> None:
+        refresh()
+        if where == "table":
+            training.encoder.table[7, 3] = float("nan")
+        else:
+            training.classifier.weight_adam.second[7, 3] = float("inf")
+
+    monkeypatch.setattr(training, "_refresh", spoils)
+    name = "tokens.table" if where == "table" else "optimizer-classifier.weight.second"
+    said = rf"{name} holds numbers that are not finite after epoch 2, so that it is not stored"
+    with pytest.raises(TrainingError, match=said):
+        next(reports)
+    assert [path.name for path in RunFolder(tmp_path).checkpoints.iterdir()] == ["epoch-0001"]
+
+
 def test_another_data_set_is_refused(data: DataSet, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(data, make_config(training={"epochs": 1}), run)
@@ -355,16 +446,16 @@ def test_a_run_killed_inside_the_first_epoch_of_a_cycle_goes_on(
     training = make_training(data, config, run.path)
     step = training._step
 
-    def killed(batch: Any, epoch: int, rate: float) -> torch.Tensor:
+    def killed(batch: Any, epoch: int, number: int, rate: float) -> torch.Tensor:
         if training.classifier.weight_adam.steps == 2 * 9 + 4:
             raise KeyboardInterrupt
-        return step(batch, epoch, rate)
+        return step(batch, epoch, number, rate)
 
     monkeypatch.setattr(training, "_step", killed)
     epochs = training.epochs()
     for _ in range(2):
         report = next(epochs)
-        run.append(report.line, report.step_losses)
+        run.append(report.line)
     with pytest.raises(KeyboardInterrupt):
         next(epochs)
     names = [path.name for path in (run.path / "shortlists").iterdir()]

@@ -11,10 +11,12 @@ import pytest
 import torch
 from groups import Groups
 from made import local_ranges, make_config, train
+from safetensors.numpy import load_file
 from shared_ranges import SharedRanges, serve
 
-from ray_xml.checkpoint import load_range, read_manifest
+from ray_xml.checkpoint import folder_of, load_range, read_manifest
 from ray_xml.config import build_config
+from ray_xml.errors import TrainingError
 from ray_xml.exchange import Exchange
 from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
@@ -48,7 +50,7 @@ def worker(
     for report in training.epochs():
         met |= shortlists(folder)
         if exchange.rank == 0:
-            run.append(report.line, report.step_losses)
+            run.append(report.line)
         exchange.barrier()
     return met
 
@@ -105,6 +107,58 @@ def test_two_workers_are_one_without_shortlists(
     np.testing.assert_allclose(group.step_losses(), alone.step_losses(), rtol=1e-4)
     weights = [read_manifest(run.model())["blend"]["weights"] for run in (alone, group)]
     np.testing.assert_allclose(weights[0], weights[1], atol=0.05)
+
+
+def bits(run: RunFolder) -> dict[str, bytes]:
+    """The bytes of every tensor of the newest checkpoint, and of the losses."""
+    newest = folder_of(run.checkpoints, run.epochs_done())
+    found = {"losses": run.step_losses().tobytes()}
+    for path in newest.glob("*.safetensors"):
+        found |= {f"{path.stem}.{name}": one.tobytes() for name, one in load_file(path).items()}
+    return found
+
+
+def test_a_seed_makes_a_run_repeatable(groups: Groups, data: DataSet, tmp_path: Path) -> None:
+    found = {}
+    for name, seed in (("first", 3), ("again", 3), ("other", 4)):
+        base = config_of(2)
+        config = base.model_copy(
+            update={"training": base.training.model_copy(update={"seed": seed})}
+        )
+        train_group(groups, data, config, tmp_path / name)
+        found[name] = bits(RunFolder(tmp_path / name))
+    assert len(found["first"]) > 20
+    assert [name for name, one in found["first"].items() if found["again"][name] != one] == []
+    for name in ("losses", "classifier-00000.weight", "tokens-00001.table"):
+        assert found["other"][name] != found["first"][name]
+
+
+def stores_alike(
+    data: DataSet, settings: dict[str, Any], folder: Path, address: tuple[str, int]
+) -> str:
+    """What one worker of two hears where the other's numbers cannot be stored; runs in a group."""
+    config = build_config(RunConfig, settings, origin="test")
+    training = Training(config, data, folder, SharedRanges(address), Exchange())
+    training.state.epoch, training.state.step_losses = 1, np.ones(2, np.float32)
+    if training.exchange.rank == 1:
+        training.classifier.weight[0, 0] = float("nan")
+    try:
+        training._store(with_proxies=False)
+    except TrainingError as error:
+        return str(error)
+    return ""
+
+
+def test_workers_fail_alike_where_one_cannot_store(
+    groups: Groups, data: DataSet, tmp_path: Path
+) -> None:
+    config = config_of(2)
+    RunFolder(tmp_path).begin(config)
+    address = serve(local_ranges(data, config, 1))
+    told = groups.run(2, stores_alike, data, config.model_dump(mode="json"), tmp_path, address)
+    assert told[0] == told[1]
+    assert "classifier.weight holds numbers that are not finite" in told[0]
+    assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 @pytest.mark.parametrize("optimizer", ["adam_row", "sgd"])
