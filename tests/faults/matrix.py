@@ -2,7 +2,8 @@
 
     python tests/faults/matrix.py [--kinds "worker;shard"] [--phases encode,search] [--keep FOLDER]
 
-A second call with the same --keep takes the undisturbed run from there.
+A second call with the same --keep takes the undisturbed run from there: not after a change to the
+code.
 
 A cell shows the seconds from the kill to the next checkpoint, or what went wrong. The last row
 says whether the finished run is the undisturbed one in every byte that matters, with no process,
