@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -12,6 +13,9 @@ from groups import Groups
 from made import make_data_set
 
 from ray_xml.store import DataSet
+
+if TYPE_CHECKING:
+    from small_runs import Run
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +44,32 @@ def groups() -> Iterator[Groups]:
     made = Groups(3)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """A started Ray of two CPUs; ``session.session`` uses it as it is."""
+    import ray
+
+    from ray_xml.cluster.session import NAMESPACE, set_environment
+
+    set_environment()
+    ray.init(
+        address="local",
+        num_cpus=2,
+        namespace=NAMESPACE,
+        log_to_driver=False,
+        logging_level="ERROR",
+        include_dashboard=False,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def straight(cluster: None, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """16 epochs without a stop on 2 workers and 3 shards, every checkpoint and shortlist kept."""
+    from small_runs import both_config, start
+
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    return start(both_config(data, folder, workers=2, shards=3, epochs=16, keep=16))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -27,29 +27,56 @@ def wait_for(what: Callable[[], object], seconds: float = TIMEOUT) -> bool:
     return True
 
 
+def carrying(variable: str, value: str) -> list[tuple[psutil.Process, str]]:
+    """The living processes with an environment variable that has the value, and their titles.
+
+    Read here and not by psutil, which stops at an empty entry: a process that sets its title, as
+    Ray's do, may leave some in front of the others.
+    """
+    entry = f"{variable}={value}".encode()
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if entry in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
+                found.append((process, " ".join(process.cmdline()) or process.name()))
+        except (OSError, psutil.Error):  # gone, a zombie, or another user's
+            continue
+    return found
+
+
 class Command:
     """``ray-xml ARGUMENTS`` in a process group of its own; its offspring carry a mark.
 
     What a terminal sends on Ctrl-C goes to the group, and so does ``interrupt``.
+
+    Args:
+        program: what Python runs with the arguments.
+        environment: added to this process's.
     """
 
-    def __init__(self, *arguments: object, folder: Path) -> None:
+    def __init__(
+        self,
+        *arguments: object,
+        folder: Path,
+        program: Sequence[object] = ("-m", "ray_xml.cli"),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._mark = uuid.uuid4().hex
         self._out, self._err = folder / f"{self._mark}.out", folder / f"{self._mark}.err"
         with open(self._out, "wb") as out, open(self._err, "wb") as err:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ray_xml.cli", *map(str, arguments)],
+                [sys.executable, *map(str, program), *map(str, arguments)],
                 cwd=folder,
-                env={**os.environ, _MARK: self._mark},
+                env={**os.environ, **(environment or {}), _MARK: self._mark},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
             )
 
-    def end(self) -> tuple[int, str, str]:
+    def end(self, seconds: float = TIMEOUT) -> tuple[int, str, str]:
         """(exit status, standard output, standard error), once it has ended."""
-        status = self._process.wait(TIMEOUT)
+        status = self._process.wait(seconds)
         return status, self._out.read_text(), self._err.read_text()
 
     def running(self) -> bool:
@@ -73,14 +100,9 @@ class Command:
         self._process.wait(TIMEOUT)
 
     def _alive(self) -> list[tuple[psutil.Process, str]]:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get(_MARK) == self._mark:
-                    found.append((process, process.name()))
-            except (psutil.NoSuchProcess, psutil.AccessDenied):  # a zombie is no such process
-                continue
-        return found
+        return [
+            (process, title.partition(" ")[0]) for process, title in carrying(_MARK, self._mark)
+        ]
 
 
 def ray_xml(*arguments: object, folder: Path) -> tuple[int, str, str]:
