@@ -115,20 +115,22 @@ def _shortlists(module: ModuleType) -> None:
     _before(module, "_gathered", lambda *_: pause("shortlist", _now["epoch"]))
 
 
+def _steps(module: ModuleType) -> None:
+    def step(_: Any, __: Any, epoch: int, number: int, ___: float) -> None:
+        if number == _MIDDLE:
+            pause("classifier", epoch)
+
+    _before(module.Steps, "_step", step)
+
+
 def _training(module: ModuleType) -> None:
     def epoch(_: Any, epoch: int) -> None:
-        _now.update(epoch=epoch, steps=0)
-
-    def step(*_: Any) -> None:
-        _now["steps"] += 1
-        if _now["steps"] == _MIDDLE:
-            pause("classifier", _now["epoch"])
+        _now["epoch"] = epoch
 
     def validate(training: Any) -> None:
         _now["epoch"] = training.state.epoch
 
     _before(module.Training, "_train_epoch", epoch)
-    _before(module.Training, "_step", step)
     _before(module.Training, "_validate", validate)
 
 
@@ -156,6 +158,7 @@ POINTS: dict[str, Callable[[ModuleType], None]] = {
     "ray_xml.matrix_file": _matrix_file,
     "ray_xml.label_range": _label_range,
     "ray_xml.shortlists": _shortlists,
+    "ray_xml.epoch_steps": _steps,
     "ray_xml.training": _training,
     "ray_xml.blend": _blend,
     "ray_xml.checkpoint": _checkpoint,
