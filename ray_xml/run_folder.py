@@ -13,6 +13,7 @@ progress.json    what is going on right now (while a run is going on)
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ import numpy as np
 
 from ray_xml import checkpoint
 from ray_xml.config import dump_config, load_config
+from ray_xml.epoch_line import checked_line
 from ray_xml.errors import CheckpointError, ConfigError
+from ray_xml.json_text import parse_json
+from ray_xml.npy_file import map_npy
 from ray_xml.run_config import RunConfig, differences
 
 
@@ -115,17 +119,48 @@ class RunFolder:
             file.write(json.dumps(line) + "\n")
 
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
+        """The lines of metrics.jsonl.
+
+        Raises:
+            CheckpointError: one is damaged.
+        """
         if not self.metrics_file.exists():
             return []
-        text = self.metrics_file.read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+        try:
+            raw = self.metrics_file.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{self.metrics_file}: cannot be read ({error})") from error
+        # The last line may be half written yet.
+        whole = [(n, line) for n, line in enumerate(raw.split(b"\n"), 1) if line.endswith(b"}")]
+        return [self._line(number, line) for number, line in whole]
+
+    def _line(self, number: int, text: bytes) -> dict[str, Any]:
+        try:
+            return checked_line(parse_json(text))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.metrics_file}:{number}: damaged ({error}); delete the line to go on without"
+            ) from error
 
     def step_losses(self) -> np.ndarray:
-        """float32 [steps]: the loss of every step of the run so far."""
+        """float32 [steps]: the loss of every step of the run so far.
+
+        Raises:
+            CheckpointError: a file of losses is damaged.
+        """
         files = sorted((self.path / "losses").glob("epoch-*.npy"))
-        parts = [np.load(file, allow_pickle=False) for file in files]
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        parts = [np.zeros(0, np.float32)]
+        for file in files:
+            try:
+                part = map_npy(file)
+            except (OSError, ValueError) as error:
+                raise CheckpointError(f"{file}: damaged ({error}); delete it") from error
+            if part.ndim != 1 or part.dtype != np.float32:
+                raise CheckpointError(
+                    f"{file}: damaged, {part.dtype} {list(part.shape)}; delete it"
+                )
+            parts.append(part)
+        return np.concatenate(parts)
 
     def _forget_after(self, epochs: int) -> None:
         """Drops lines and losses of epochs that were reported but are not in a checkpoint."""
@@ -134,5 +169,6 @@ class RunFolder:
             text = "".join(json.dumps(line) + "\n" for line in kept)
             self.metrics_file.write_text(text, encoding="utf-8")
         for file in (self.path / "losses").glob("epoch-*.npy"):
-            if int(file.stem.removeprefix("epoch-")) > epochs:
+            number = file.stem.removeprefix("epoch-")
+            if re.fullmatch("[0-9]{1,18}", number) and int(number) > epochs:
                 file.unlink()

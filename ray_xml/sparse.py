@@ -143,6 +143,16 @@ class Csr:
         if len(ids) and not 0 <= ids.min() <= ids.max() < self.num_columns:
             raise ValueError(f"ids of {name} are not all in 0..{self.num_columns - 1}")
 
+    def check_finite(self, name: str) -> None:
+        """Refuses values that are NaN or infinite, of a matrix that passed ``check``.
+
+        Raises:
+            ValueError: with ``name``.
+        """
+        values = self.packed().values
+        if values is not None and not is_finite(values):
+            raise ValueError(f"values of {name} are not all finite")
+
     def blocks(self, rows: int) -> Iterator[tuple[int, Csr]]:
         """(first row, slice) for consecutive slices of at most ``rows`` rows."""
         for start in range(0, self.num_rows, rows):
@@ -245,6 +255,14 @@ def _stacked(parts: list[Csr], num_columns: int) -> Csr:
     kept = [one for one in values if one is not None]
     together = np.concatenate(kept) if parts and len(kept) == len(parts) else None
     return Csr(np.cumsum(counts), ids, together, num_columns)
+
+
+def is_finite(numbers: np.ndarray) -> bool:
+    """Whether no number is NaN or infinite; makes no array of their size."""
+    if numbers.size == 0:
+        return True
+    # The least and the largest of several numbers are NaN if one of them is.
+    return bool(np.isfinite(numbers.min()) and np.isfinite(numbers.max()))
 
 
 def distinct(numbers: np.ndarray) -> np.ndarray:

@@ -1,0 +1,53 @@
+"""YAML as config files may use it: plain values, lists and mappings, of bounded size.
+
+``yaml.SafeLoader`` makes no objects, but two of its features turn a few bytes into any amount of
+work: aliases, which may be repeated inside of each other ("billion laughs"), and numbers of any
+length. Neither has a place in a config, so both are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
+
+MOST_BYTES = 1 << 20  # of a config file
+_MOST_DIGITS = 40  # of a number
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise ComposerError(None, None, "aliases (*name) are not taken: repeat the value", mark)
+        return super().compose_node(parent, index)
+
+
+def _number(loader: _Loader, node: Any) -> Any:
+    if len(node.value) > _MOST_DIGITS:
+        what = f"a number of {len(node.value):,} characters, more than {_MOST_DIGITS}"
+        raise ConstructorError(None, None, what, node.start_mark)
+    if node.tag.endswith(":int"):
+        return loader.construct_yaml_int(node)
+    return loader.construct_yaml_float(node)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """The tree of a YAML text; None of an empty one.
+
+    Raises:
+        ValueError: it is no such YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader: it makes plain values only
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        # PyYAML's own constructors fail with whatever Python says to a bad date or number.
+        raise ValueError(str(error)) from error
