@@ -16,8 +16,9 @@ def map_npy(path: str | Path) -> np.ndarray:
         ValueError: it is no .npy file, holds Python objects, or is cut short.
     """
     try:
-        # Unlike np.load this opens nothing but an .npy file, and none that needs pickle.
-        return np.lib.format.open_memmap(path, mode="r")
+        with np.errstate(over="ignore"):  # a shape whose size overflows is refused further on
+            # Unlike np.load this opens nothing but an .npy file, and none that needs pickle.
+            return np.lib.format.open_memmap(path, mode="r")
     except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError) as error:
         raise ValueError(f"its header cannot be read ({error})") from error
     except (SyntaxError, TypeError, TokenError) as error:  # the header is a Python literal

@@ -134,8 +134,10 @@ class Csr:
         Raises:
             ValueError: offsets, ids or values do not fit each other; ``name`` says of what.
         """
-        starts = self.num_rows >= 0 and self.offsets[0] >= 0
-        if not starts or self.offsets[-1] > len(self.ids) or self.counts.min(initial=0) < 0:
+        offsets = self.offsets
+        starts = self.num_rows >= 0 and offsets[0] >= 0
+        # Compared, not subtracted: the difference of two numbers that lie may overflow.
+        if not starts or offsets[-1] > len(self.ids) or (offsets[1:] < offsets[:-1]).any():
             raise ValueError(f"the offsets of {name} do not fit their ids")
         if self.values is not None and len(self.values) != len(self.ids):
             raise ValueError(f"{len(self.ids)} ids of {name}, {len(self.values)} values")

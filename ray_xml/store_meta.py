@@ -43,13 +43,13 @@ Width = Annotated[int, Field(ge=0, le=MAX_WIDTH)]
 
 def is_split_name(name: str) -> bool:
     """Whether a split may be called so: it is part of a file's name."""
-    return re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None
+    return re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name) is not None
 
 
 def is_file_name(name: str) -> bool:
     """Whether a file beside the splits may be called so: a plain name, in this folder."""
     own = name == META or name.endswith((".arrow", ".raw"))
-    return not own and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) is not None
+    return not own and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}", name) is not None
 
 
 def _split_name(name: str) -> str:

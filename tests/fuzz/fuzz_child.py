@@ -11,9 +11,9 @@ from random import Random
 import atheris
 
 with atheris.instrument_imports(include=["ray_xml"]):
-    import fuzz_artefacts
     import fuzz_seeds
     import fuzz_targets
+    import tiny
 
 from fuzz_watch import Watch
 
@@ -23,7 +23,7 @@ def fuzz(target: str, seconds: float, work: Path) -> None:
     folder = work / target
     corpus = folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
-    made = fuzz_artefacts.make_artefacts(work / "artefacts")
+    made = tiny.make_artefacts(work / "artefacts")
     for number, seed in enumerate(fuzz_seeds.seeds(target, made)):
         (corpus / f"seed-{number}").write_bytes(seed)
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

@@ -11,8 +11,8 @@ from random import Random
 
 import mutations
 import numpy as np
-from fuzz_artefacts import DIM, FEATURES, XC, Artefacts
 from fuzz_targets import DATA_TEXTS, EXPORT_FILES, RUN_FILES
+from tiny import DIM, FEATURES, XC, Artefacts
 
 from ray_xml.checkpoint import folder_of
 

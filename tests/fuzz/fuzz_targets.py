@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fuzz_artefacts import DIM, FEATURES, LABELS, Artefacts, small_config, training
+from tiny import DIM, FEATURES, LABELS, Artefacts, small_config, training
 
 from ray_xml import compact_file, lexical_file
 from ray_xml.checkpoint import folder_of
@@ -160,7 +160,7 @@ class Targets:
     def meta(self, data: bytes) -> None:
         """meta.json, its checksum made right; copied to another machine's cache, too."""
         with self._instead(self.made.data / "meta.json", _signed(data[1:])):
-            self._use_data_set(self.made.data)
+            self._use_data_set(self.made.data, copied=True)
 
     def arrow(self, data: bytes) -> None:
         """A split's file, its size and checksum made right."""
@@ -339,15 +339,16 @@ class Targets:
         finally:
             path.write_bytes(kept)
 
-    def _use_data_set(self, path: Path) -> None:
+    def _use_data_set(self, path: Path, copied: bool = False) -> None:
         """Opens a data set and does with it what training and prediction begin with."""
         try:
             opened = DataSet.open(path)
-            cache = self._scratch / "cache"
-            shutil.rmtree(cache, ignore_errors=True)
-            receive(cache, opened.meta, lambda name, size: _pieces(path / name, size))
-            if {one.name for one in self._scratch.iterdir()} - _EXPECTED:
-                raise FindingError("a copy was written outside of its cache")
+            if copied:
+                cache = self._scratch / "cache"
+                shutil.rmtree(cache, ignore_errors=True)
+                receive(cache, opened.meta, lambda name, size: _pieces(path / name, size))
+                if {one.name for one in self._scratch.iterdir()} - _EXPECTED:
+                    raise FindingError("a copy was written outside of its cache")
             opened.label_names()
             for name in opened.meta.splits:
                 split = opened.split(name)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
 _RESTARTS = 50
 
 
@@ -37,8 +37,8 @@ def main() -> int:
 
         fuzz(options.targets[0], options.seconds, options.work)
         return 0
-    from fuzz_artefacts import make_artefacts
     from fuzz_seeds import NAMES_OF_TARGETS
+    from tiny import make_artefacts
 
     work = options.work.resolve()
     make_artefacts(work / "artefacts")

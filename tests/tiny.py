@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ray_xml.checkpoint import folder_of
 from ray_xml.config import build_config
 from ray_xml.exchange import Exchange
 from ray_xml.export import export
@@ -107,3 +109,5 @@ def _train(data: Path, path: Path) -> None:
     run.begin(config)
     for report in training(config, DataSet.open(data), path).epochs():
         run.append(report.line, report.step_losses)
+    # The model is then that of the last epoch, whichever was the better.
+    shutil.rmtree(folder_of(run.checkpoints, 1), ignore_errors=True)
