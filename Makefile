@@ -1,6 +1,7 @@
 # make demo   train on the docstrings of the installed packages, and show what was learned
 # make test   run the tests
 # make check  lint and types
+# make fuzz   fuzz the readers for FUZZ_SECONDS, all targets or those in FUZZ (docs/fuzzing.md)
 # make bench  compare with peers (omikuji, PECOS, napkinXC) on the data sets in data/, or
 #             DATA="folder folder"; options for benchmarks/peers.py in BENCH
 # make scale  how runs grow with labels, documents and workers: the tables of docs/scaling.md
@@ -8,9 +9,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS ?= cpu,dev
+FUZZ_SECONDS ?= 600
 DATA ?= $(wildcard data/bibtex data/eurlex-4.3k data/tibkat-gnd data/wordnet-114k)
 
-.PHONY: demo test check bench scale clean
+.PHONY: demo test check fuzz bench scale clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -36,6 +38,10 @@ check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+fuzz: $(VENV)/.ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),fuzz]'
+	$(BIN)/python tests/fuzz/run.py --work data/fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
+
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/peers.py $(BENCH) $(DATA)
 
@@ -52,4 +58,4 @@ scale: $(VENV)/.ready
 	$(BIN)/python benchmarks/scaling_paper.py
 
 clean:
-	rm -rf data/demo data/scaling runs/demo
+	rm -rf data/demo data/scaling data/fuzz runs/demo

@@ -31,21 +31,27 @@ def map_split(path: Path, schema: pa.Schema) -> list[Column]:
         # no second opinion, that of the file's end, about where a batch lies.
         if file.read(len(_MAGIC)) != _MAGIC:
             raise ValueError("it is no Arrow file")
-        try:
-            found = pa.ipc.read_schema(pa.ipc.read_message(file))
-            message = pa.ipc.read_message(file)
-        except EOFError as error:
-            raise ValueError("it is cut short") from error
-        if not found.equals(schema):
+        # pyarrow takes any message for what it is told to be, and crashes if it is not.
+        if not pa.ipc.read_schema(_message(file, "schema")).equals(schema):
             raise ValueError("its columns are not the expected ones")
-        if message.type != "record batch":
-            raise ValueError(f"a {message.type} stands where its record batch should")
+        message = _message(file, "record batch")
         if _is_compressed(message.metadata.to_pybytes()):
             # Unfolding could take any amount of memory, and what is unfolded is not shared.
             raise ValueError("its columns are compressed")
         batch = pa.ipc.read_record_batch(message, schema)
     batch.validate(full=True)
     return [_arrays(column) for column in batch.columns]
+
+
+def _message(file: pa.NativeFile, kind: str) -> pa.ipc.Message:
+    """The next message of a file."""
+    try:
+        message = pa.ipc.read_message(file)
+    except EOFError as error:
+        raise ValueError("it is cut short") from error
+    if message.type != kind:
+        raise ValueError(f"a message of type {message.type} stands where its {kind} should")
+    return message
 
 
 def _arrays(column: pa.LargeListArray) -> Column:

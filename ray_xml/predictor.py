@@ -130,7 +130,8 @@ class Predictor:
         answer = self.lexical.ask(features)
         found = search_indexes(
             z_nD,
-            max(shortlist.listed, top),
+            # No more than there are, whatever the config asks for: lists take memory.
+            min(max(shortlist.listed, top), max(1, len(self.model.labels))),
             shortlist.sources,
             self.proxies,
             self.rows,

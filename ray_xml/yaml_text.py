@@ -13,7 +13,7 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
-MOST_BYTES = 1 << 20  # of a config file
+MOST_BYTES = 1 << 17  # of a config file; PyYAML takes about two seconds for so many
 _MOST_DIGITS = 40  # of a number
 
 
@@ -42,8 +42,10 @@ def parse_yaml(text: str | bytes) -> Any:
     """The tree of a YAML text; None of an empty one.
 
     Raises:
-        ValueError: it is no such YAML.
+        ValueError: it is no such YAML, or longer than ``MOST_BYTES``.
     """
+    if len(text) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES:,} bytes")
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader: it makes plain values only
     except RecursionError as error:

@@ -41,7 +41,7 @@ def fuzz(target: str, seconds: float, work: Path) -> None:
         arguments = [
             sys.argv[0],
             f"-max_total_time={int(seconds)}",
-            "-timeout=30",
+            "-timeout=120",
             "-rss_limit_mb=6000",
             "-max_len=65536",
             "-len_control=0",

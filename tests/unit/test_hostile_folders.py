@@ -210,6 +210,20 @@ def test_compressed_columns_are_refused_unread(folder: Path, codec: str) -> None
     assert pa.total_allocated_bytes() - before < 1 << 20
 
 
+@pytest.mark.parametrize("kind", [0, 2, 3, 4, 5, 9, 255])
+def test_messages_of_other_kinds_are_refused(folder: Path, kind: int) -> None:
+    raw = bytearray(arrow(*GOOD))
+    # A flatbuffer table: its fields' offsets lie where the number at its beginning says.
+    table = 16 + int.from_bytes(raw[16:20], "little")
+    fields = table - int.from_bytes(raw[table : table + 4], "little", signed=True)
+    place = table + int.from_bytes(raw[fields + 6 : fields + 8], "little")  # the second: the kind
+    assert raw[place] == 1  # a schema
+    raw[place] = kind
+    put(folder, "test", bytes(raw), **TEST)
+    with pytest.raises(DataSetError, match=r"test\.arrow is damaged"):
+        DataSet.open(folder).split("test")
+
+
 def test_nulls_are_refused(folder: Path) -> None:
     column = pa.array([[1], [None]], pa.large_list(pa.int32()))
     values = pa.array([[1.0], [2.0]], pa.large_list(pa.float32()))

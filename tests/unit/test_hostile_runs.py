@@ -300,7 +300,7 @@ def test_a_strange_manifest_on_a_storage_is_no_checkpoint(run: RunFolder, conten
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"[" * 2000, "nested"), (b"&a [*a]", "aliases"), (b"x" * (2 << 20), "is this a config"),
+    [(b"[" * 2000, "nested"), (b"&a [*a]", "aliases"), (b"x" * (1 << 18), "is this a config"),
      (b"!!python/object/apply:os.abort []", "constructor"), (b"\xff\xfe\xff", "not valid")],
     ids=range(5),
 )  # fmt: skip
