@@ -2,6 +2,7 @@
 # make test   run the tests
 # make test-faults  kill every kind of process in every phase of a run, and print what came of it
 # make check  lint and types
+# make fuzz   fuzz the readers for FUZZ_SECONDS, all targets or those in FUZZ (docs/fuzzing.md)
 # make bench  compare with peers (omikuji, PECOS, napkinXC) on the data sets in data/, or
 #             DATA="folder folder"; options for benchmarks/peers.py in BENCH
 # make scale  how runs grow with labels, documents and workers: the tables of docs/scaling.md
@@ -9,9 +10,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS ?= cpu,dev
+FUZZ_SECONDS ?= 600
 DATA ?= $(wildcard data/bibtex data/eurlex-4.3k data/tibkat-gnd data/wordnet-114k)
 
-.PHONY: demo test test-faults check bench scale clean
+.PHONY: demo test test-faults check fuzz bench scale clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -40,6 +42,10 @@ check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+fuzz: $(VENV)/.ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),fuzz]'
+	$(BIN)/python tests/fuzz/run.py --work data/fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
+
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/peers.py $(BENCH) $(DATA)
 
@@ -56,4 +62,4 @@ scale: $(VENV)/.ready
 	$(BIN)/python benchmarks/scaling_paper.py
 
 clean:
-	rm -rf data/demo data/scaling runs/demo
+	rm -rf data/demo data/scaling data/fuzz runs/demo

@@ -35,6 +35,7 @@ _LEAST = 1e-3  # stands for no votes at all inside a logarithm
 _RIDGE = 1.0  # keeps what never varies, or never without something else, from arbitrary weights
 _STEPS = 30
 _FAR = 8.0  # standard deviations: further out, products would run away from what was fitted
+_LARGEST = 1e30  # of the score's numbers
 _ROWS = 16384  # candidates whose products are formed at a time: bounds the scratch memory
 
 
@@ -110,11 +111,12 @@ class Blend:
 
         Raises:
             KeyError: something is missing.
-            ValueError: something is of the wrong length or not finite.
+            ValueError: something is of the wrong length, not finite or too large.
         """
         parts = {name: np.asarray(named[name], np.float64) for name in _SIZES}
         for name, size in _SIZES.items():
-            if parts[name].shape != (size,) or not np.isfinite(parts[name]).all():
+            # They are float32 when they are used. A NaN fails, too.
+            if parts[name].shape != (size,) or not (np.abs(parts[name]) <= _LARGEST).all():
                 raise ValueError(f"the score's {name} should be {size} finite numbers")
         return Blend(**parts)
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,8 @@ from torch import Tensor
 from ray_xml import __version__
 from ray_xml.disk import replace_text, sha256_of, sync, writing
 from ray_xml.errors import CheckpointError, VersionError
+from ray_xml.json_text import count_of, parse_json, shown
+from ray_xml.manifest import checked_manifest
 from ray_xml.partition import Range, overlap
 
 FORMAT_VERSION = 3  # 2 had no checksums
@@ -44,6 +47,7 @@ ADVICE = "; use another checkpoint of the run"  # the end of every message about
 _PREFIX = "epoch-"
 _NOTE = ".sha256"
 _PIECE = 1 << 24  # numbers read at a time
+_UNREADABLE = (SafetensorError, OSError, KeyError, TypeError, ValueError)
 
 
 def folder_of(root: Path, epoch: int) -> Path:
@@ -138,7 +142,7 @@ def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def part_sizes(manifest: Mapping[str, Any]) -> dict[str, int]:
     """Bytes of each part, by its file name."""
-    return {name: int(part["bytes"]) for name, part in manifest["parts"].items()}
+    return {name: count_of(part["bytes"]) for name, part in manifest["parts"].items()}
 
 
 def write_json(path: Path, tree: Any) -> None:
@@ -151,7 +155,12 @@ def epochs_in(root: Path) -> list[int]:
     if not root.is_dir():
         return []
     names = [path.name.removeprefix(_PREFIX) for path in root.glob(f"{_PREFIX}*")]
-    return sorted(int(name) for name in names if name.isdigit())
+    return sorted(int(name) for name in names if re.fullmatch("[0-9]{1,18}", name))
+
+
+def is_part(name: str) -> bool:
+    """Whether a part may be called so: a plain name, in the checkpoint's own folder."""
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*\.safetensors", name) is not None
 
 
 def remove_others(root: Path, keep: set[int]) -> None:
@@ -172,13 +181,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / "manifest.json"
     try:
-        manifest = dict(json.loads(path.read_text(encoding="utf-8")))
-        version = int(manifest["format_version"])
+        manifest = dict(parse_json(path.read_bytes()))
+        version = count_of(manifest["format_version"])
         # Versions before 3 have no seal; a changed version number must not pass for one of them.
         unsealed = "seal" not in manifest and version < FORMAT_VERSION
         broken = not unsealed and manifest.get("seal") != sealed(manifest)["seal"]
         current = version == FORMAT_VERSION and not broken
         parts = part_sizes(manifest) if current else dict(manifest["parts"])
+        strange = [name for name in parts if not is_part(str(name))]
+        if strange:
+            raise ValueError(f"{shown(strange[0])} is no part's name")
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: no manifest.json, so this is no checkpoint") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -198,7 +210,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{part}: {part.stat().st_size} bytes, the manifest says {size}{ADVICE}"
             )
-    return manifest
+    try:
+        return checked_manifest(manifest)
+    except ValueError as error:
+        raise _damaged(path, error) from error
 
 
 def pieces(
@@ -214,6 +229,7 @@ def pieces(
         CheckpointError: a part is damaged, or the parts together do not hold all of it.
     """
     reached = wanted[0]
+    shape_but: list[int] | None = None  # what all pieces have in common
     for held, path in _parts_in_order(folder, kind):
         shared = overlap(held, wanted)
         if shared is None or shared[0] != reached:
@@ -222,8 +238,12 @@ def pieces(
             with safe_open(path, framework="pt") as file:
                 tensor = file.get_slice(name)
                 shape = tensor.get_shape()
-                if shape[axis] != held[1] - held[0]:
+                if not axis < len(shape) <= 2 or shape[axis] != held[1] - held[0]:
                     raise ValueError(f"{name!r} is {shape}, its range is {held[0]}..{held[1]}")
+                rest = [tensor.get_dtype(), *shape[:axis], *shape[axis + 1 :]]
+                if shape_but not in (None, rest):
+                    raise ValueError(f"{name!r} is {rest} here, but {shape_but} in other parts")
+                shape_but = rest
                 low, high = shared[0] - held[0], shared[1] - held[0]
                 if axis == 1:
                     yield shared[0] - wanted[0], tensor[:, low:high]
@@ -232,7 +252,7 @@ def pieces(
                     for first in range(low, high, rows):
                         piece = tensor[first : min(first + rows, high)]
                         yield held[0] + first - wanted[0], piece
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except _UNREADABLE as error:
             raise _damaged(path, error) from error
         reached = shared[1]
     if reached != wanted[1]:
@@ -247,7 +267,7 @@ def _parts_in_order(folder: Path, kind: str) -> list[tuple[Range, Path]]:
         try:
             with safe_open(path, framework="pt") as file:
                 found.append(((int(file.metadata()["low"]), int(file.metadata()["high"])), path))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except _UNREADABLE as error:
             raise _damaged(path, error) from error
     return sorted(found)
 
@@ -259,6 +279,8 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 def load_range(folder: Path, kind: str, name: str, wanted: Range, *, axis: int = 0) -> np.ndarray:
     """All of ``pieces`` together, for what is small; bfloat16 comes out as float32."""
     found = [piece for _, piece in pieces(folder, kind, name, wanted, axis=axis)]
+    if not found:
+        raise CheckpointError(f"{folder}: nothing of {name!r} is asked for; use another checkpoint")
     whole = torch.cat(found, dim=axis)
     whole = whole.float() if whole.dtype == torch.bfloat16 else whole
     return np.asarray(whole.numpy())
@@ -271,11 +293,13 @@ def load_into(tensor: Tensor, folder: Path, kind: str, name: str, wanted: Range,
         CheckpointError: as ``pieces``, or it has another shape or type.
     """
     for first, piece in pieces(folder, kind, name, wanted, axis=axis):
-        into = tensor.narrow(axis, first, piece.shape[axis])
-        if into.shape != piece.shape or into.dtype != piece.dtype:
+        shape = [*tensor.shape]
+        shape[axis] = piece.shape[axis]
+        if shape != [*piece.shape] or tensor.dtype != piece.dtype:
             raise CheckpointError(
                 f"{folder}: {name!r} is {piece.dtype} {list(piece.shape)}, the config asks for "
-                f"{into.dtype} {list(into.shape)}"
+                f"{tensor.dtype} {shape}"
             )
+        into = tensor.narrow(axis, first, piece.shape[axis])
         with torch.no_grad():
             into.copy_(piece)

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ray_xml.errors import CheckpointError
+from ray_xml.json_text import parse_json
 
 FORMAT_VERSION = 1
 
@@ -124,7 +125,7 @@ def _claims(
     claims: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
     total = 0
     try:
-        tree = json.loads(metadata["deflated"])
+        tree = parse_json(metadata["deflated"])
         for name, claim in tree.items():
             dtype, shape = claim["dtype"], claim["shape"]
             lengths = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
@@ -134,7 +135,7 @@ def _claims(
             total += math.prod(shape) * np.dtype(dtype).itemsize
             if total > _allowance(size):
                 raise _damaged(path, name, f"claims {str(shape)[:80]}, too much for {size:,} bytes")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path, "header", f"cannot be read ({error!r:.80})") from error
     return claims
 

@@ -16,12 +16,20 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ray_xml.errors import ConfigError
+from ray_xml.json_text import shown
+from ray_xml.yaml_text import MOST_BYTES, parse_yaml
+
+_DEEPEST = 10  # sections inside of sections that an override may name
+_LONGEST = 100  # characters of a wrong key that are shown and compared with right ones
+_MOST_FAULTS = 10  # told of one file
 
 
 class Section(BaseModel):
     """Base of every config section: immutable, and strict about its keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 T = TypeVar("T", bound=Section)
@@ -34,14 +42,21 @@ def load_config(model: type[T], path: str | Path, overrides: Iterable[str] = ())
         ConfigError: the file is missing or no YAML mapping, a key is unknown, a value is wrong.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with open(path, "rb") as file:
+            raw = file.read(MOST_BYTES + 1)
+        text = raw.decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such config file; start from one in configs/, such as default.yaml"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: the config file cannot be read: {error}") from error
-    tree = parse_yaml(text, str(path))
+    if len(raw) > MOST_BYTES:
+        raise ConfigError(f"{path}: more than {MOST_BYTES:,} bytes: is this a config file?")
+    try:
+        tree = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, found {type(tree).__name__}")
@@ -50,45 +65,15 @@ def load_config(model: type[T], path: str | Path, overrides: Iterable[str] = ())
     return build_config(model, tree, origin=str(path))
 
 
-class _TwiceError(Exception):
-    def __init__(self, key: str, first: int, second: int) -> None:
-        super().__init__(f"the key {key!r} is given twice, in lines {first} and {second}")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without a key given twice, of which YAML's loader would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[tuple[str, str], int] = {}
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if isinstance(key, yaml.ScalarNode):
-                line = key.start_mark.line + 1
-                if (key.tag, key.value) in lines:
-                    raise _TwiceError(key.value, lines[key.tag, key.value], line)
-                lines[key.tag, key.value] = line
-        return super().construct_mapping(node, deep)
-
-
-def parse_yaml(text: str | bytes, origin: str) -> Any:
-    """Plain values out of YAML text; ``origin`` names the source in error messages.
-
-    Raises:
-        ConfigError: it is no YAML, or a mapping has a key twice.
-    """
-    try:
-        return yaml.load(text, _Loader)
-    except _TwiceError as error:
-        raise ConfigError(f"{origin}: {error}; keep one of them") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{origin}: not valid YAML: {error}") from error
-
-
 def build_config(model: type[T], tree: Mapping[str, Any], *, origin: str) -> T:
     """``model`` from a nested mapping; ``origin`` names the source in error messages."""
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(model, item) for item in error.errors()]
+        faults = error.errors()
+        lines = [_explain(model, item) for item in faults[:_MOST_FAULTS]]
+        if len(faults) > _MOST_FAULTS:
+            lines.append(f"and {len(faults) - _MOST_FAULTS:,} more")
         raise ConfigError(f"{origin}: " + "; ".join(lines)) from None
 
 
@@ -100,9 +85,18 @@ def dump_config(config: Section) -> str:
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError(f"override {override!r}: expected key=value, such as training.epochs=10")
-    value = parse_yaml(text, f"override {override!r}")
+        raise ConfigError(
+            f"override {shown(override)}: expected key=value, such as training.epochs=10"
+        )
+    try:
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"override {shown(override)}: the value is not valid YAML: {error}"
+        ) from error
     *parents, leaf = key.split(".")
+    if len(parents) > _DEEPEST:
+        raise ConfigError(f"override {shown(override)}: no section is {len(parents)} levels deep")
     node = tree
     for depth, part in enumerate(parents):
         if node.get(part) is None:
@@ -110,7 +104,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         node = node[part]
         if not isinstance(node, dict):
             raise ConfigError(
-                f"override {override!r}: {'.'.join(parents[: depth + 1])} is a value, "
+                f"override {shown(override)}: {'.'.join(parents[: depth + 1])} is a value, "
                 "not a section with keys of its own"
             )
     node[leaf] = value
@@ -118,14 +112,14 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 def _explain(model: type[BaseModel], item: Any) -> str:
     """One pydantic complaint in the user's words."""
-    place = ".".join(str(part) for part in item["loc"])
+    place = ".".join(str(part) for part in item["loc"])[:_LONGEST]
     if item["type"] == "extra_forbidden":
         near = difflib.get_close_matches(place, sorted(_keys(model)), n=1, cutoff=0.5)
         leaf = str(item["loc"][-1])
         near = near or [k for k in sorted(_keys(model)) if k.split(".")[-1] == leaf][:1]
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"unknown key {place!r}{hint}"
-    return f"{place or 'config'}: {item['msg']} (got {item['input']!r})"
+    return f"{place or 'config'}: {item['msg']} (got {shown(item['input'])})"
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> set[str]:

@@ -6,7 +6,6 @@ watches the folder, this process or another, reads it.
 
 from __future__ import annotations
 
-import json
 import queue
 import sys
 import threading
@@ -25,6 +24,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ray_xml.epoch_line import checked_event
+from ray_xml.json_text import parse_json
 from ray_xml.run_folder import RunFolder
 
 _POLL_SECONDS = 0.25
@@ -107,8 +108,7 @@ class Watcher:
 
     def _read(self) -> dict[str, Any] | None:
         try:
-            tree = json.loads(self._folder.progress_file.read_text(encoding="utf-8"))
-            return dict(tree)
+            return checked_event(parse_json(self._folder.progress_file.read_bytes()))
         except (OSError, ValueError):
             return None
 
@@ -130,7 +130,7 @@ class Watcher:
         if not lines:
             return None
         spent: list[float] = [
-            sum(v for k, v in x["seconds"].items() if k != "setup") for x in lines[-4:]
+            sum(v for k, v in x.get("seconds", {}).items() if k != "setup") for x in lines[-4:]
         ]
         mean = sum(spent) / len(spent)
         within = event["done"] / max(event["total"], 1) if event["phase"] == "classifier" else 0.0
@@ -169,14 +169,20 @@ class Counter:
 
 
 def describe_epoch(line: dict[str, Any]) -> str:
-    """One epoch's report in a line of text."""
-    seconds = sum(line["seconds"].values())
-    text = f"epoch {line['epoch']:>3}  loss {line['loss']:.4f}  {_time(seconds)}"
-    text += f"  {line['docs_per_second']:,.0f} docs/s"
+    """One epoch's report, a line of ``RunFolder.lines``, in a line of text; what is not in it is
+    left out."""
+    text = f"epoch {line['epoch']:>3}"
+    if "loss" in line:
+        text += f"  loss {line['loss']:.4f}"
+    if line.get("seconds"):
+        text += f"  {_time(sum(line['seconds'].values()))}"
+    if "docs_per_second" in line:
+        text += f"  {line['docs_per_second']:,.0f} docs/s"
     checked = line.get("validation")
     if checked:
-        shown = ("P@1", "P@5", "PSP@5")
+        shown = [key for key in ("P@1", "P@5", "PSP@5") if key in checked]
         text += "  validation " + " ".join(f"{key} {checked[key]:.2f}" for key in shown)
+    if "candidate_recall" in line:
         text += f"  candidate recall {line['candidate_recall']:.1f}"
     return text
 

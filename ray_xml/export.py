@@ -11,9 +11,9 @@ Adam's moments, labels without documents and the classifier's unnormalised weigh
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from ray_xml.compact import pack_csr, pack_rows, unpack_csr, unpack_rows
 from ray_xml.compact_file import load, save
 from ray_xml.config import dump_config, load_config
 from ray_xml.errors import CheckpointError, ConfigError
+from ray_xml.json_text import count_of, parse_json, shown
 from ray_xml.lexical import Lexical
 from ray_xml.model import Model
 from ray_xml.neighbors import Neighbors
@@ -35,6 +36,7 @@ from ray_xml.store_meta import FEATURE_NAMES, LABEL_NAMES
 FORMAT_VERSION = 1
 KIND = "ray_xml exported model"
 ARRAYS = "model.safetensors"
+_MOST, _FREE_WIDTH = 2**31 - 1, 1 << 20  # labels or features: at most, and without a byte for each
 BESIDE = ("vectorizer.json", LABEL_NAMES, FEATURE_NAMES)
 
 
@@ -108,8 +110,10 @@ def load_export(path: Path) -> Model:
         config = load_config(RunConfig, path / "config.yaml")
     except ConfigError as error:
         raise CheckpointError(f"{error}; the exported model is damaged, export again") from error
+    config.check_resolved(path)
     file = path / ARRAYS
     arrays = load(file)
+    _check_widths(file, arrays, manifest)
     weights = arrays.get("weights")
     try:
         neighbors = Neighbors.of_documents(
@@ -125,7 +129,7 @@ def load_export(path: Path) -> Model:
             epoch=manifest.epoch,
             table=unpack_rows("table", arrays, file),
             weight=unpack_rows("weight", arrays, file),
-            bias=arrays["bias"].astype(np.float32),
+            bias=arrays["bias"].astype(np.float32, casting="same_kind"),
             labels=labels,
             proxies=unpack_rows("proxies", arrays, file, kind),
             rows=unpack_rows("rows", arrays, file, kind),
@@ -133,7 +137,7 @@ def load_export(path: Path) -> Model:
             lexical=Lexical.build(neighbors),
             blend=manifest.blend,
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file}: damaged ({error!r}); export again") from error
     _check_arrays(file, model, manifest)
     return model
@@ -171,22 +175,47 @@ class _Manifest:
 
 def _read_manifest(file: Path) -> _Manifest:
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = parse_json(file.read_bytes())
         kind, version = tree["kind"], tree["format_version"]
         if kind == KIND and version == FORMAT_VERSION:
             return _Manifest(
-                epoch=int(tree["epoch"]),
-                num_features=int(tree["num_features"]),
-                num_labels=int(tree["num_labels"]),
+                epoch=count_of(tree["epoch"]),
+                num_features=count_of(tree["num_features"], _MOST),
+                num_labels=count_of(tree["num_labels"], _MOST),
                 blend=Blend.from_dict(tree["blend"]),
                 exact=tuple(str(source) for source in tree.get("exact", ())),
             )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{file}: damaged ({error!r}); export again") from error
     raise CheckpointError(
-        f"{file}: {kind} of format version {version}, this ray_xml reads {FORMAT_VERSION}; "
-        "use the version of ray_xml that wrote it, or export again"
+        f"{file}: {_plain(kind)} of format version {_plain(version)}, this ray_xml reads "
+        f"{FORMAT_VERSION}; use the version of ray_xml that wrote it, or export again"
     )
+
+
+def _plain(value: object) -> str:
+    return value[:80] if isinstance(value, str) else shown(value)
+
+
+def _check_widths(file: Path, arrays: Mapping[str, np.ndarray], manifest: _Manifest) -> None:
+    """Refuses widths that a file of this size cannot need, before anything is made of their size.
+
+    A label that can be predicted takes dozens of bytes of the file; there may be a few without.
+    """
+    size = sum(array.nbytes for array in arrays.values())
+    for name, width in (
+        ("documents", manifest.num_features),
+        ("document_labels", manifest.num_labels),
+    ):
+        stored = arrays.get(f"{name}.num_columns")
+        if stored is None or stored.shape != (1,) or stored[0] != width:
+            raise CheckpointError(
+                f"{file}: damaged, {name} is not {width:,} wide as the manifest says; export again"
+            )
+        if width > max(_FREE_WIDTH, size):
+            raise CheckpointError(
+                f"{file}: damaged, {width:,} {name} columns for {size:,} bytes; export again"
+            )
 
 
 def _check_arrays(file: Path, model: Model, manifest: _Manifest) -> None:

@@ -7,6 +7,7 @@ straight to the file, so that making it needs little more memory than the traini
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,17 @@ from ray_xml.label_words import LabelWords, block_bytes, count_words, shares
 from ray_xml.lexical import Lexical
 from ray_xml.mapped_file import ArraysWriter, map_arrays, read_metadata
 from ray_xml.neighbors import Neighbors, NeighborsConfig
-from ray_xml.sparse import Csr, Rows
+from ray_xml.sparse import Csr, Rows, is_finite
 
+_KINDS = {
+    "widths": np.int64,
+    "offsets": np.int64,
+    "ids": np.int32,
+    "values": np.float32,
+    "scale": np.float32,
+    "share": np.float32,
+    "weights": np.float32,
+}
 FORMAT_VERSION = 2  # 1 held documents by rows, and no words
 
 
@@ -89,6 +99,7 @@ def load_lexical(path: Path, config: NeighborsConfig) -> Lexical:
                 "use the version of ray_xml that wrote it, or train again"
             )
         named = map_arrays(path)
+        _check_lengths(named)
         neighbors = Neighbors.from_tensors(config, named)
         counts = Csr(
             named["words.offsets"],
@@ -100,8 +111,33 @@ def load_lexical(path: Path, config: NeighborsConfig) -> Lexical:
         return Lexical(neighbors, words)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing, though every run writes it; train again") from None
-    except (OSError, KeyError, TypeError, ValueError, IndexError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); train again") from error
+
+
+def _check_lengths(named: Mapping[str, np.ndarray]) -> None:
+    """Refuses arrays of other types or lengths than ``save_lexical`` writes.
+
+    So everything that is made of the widths' size has its like in the file.
+    """
+    widths = named["widths"]
+    if widths.shape != (2,) or widths.dtype != np.int64:
+        raise ValueError(f"widths are {widths.dtype} {list(widths.shape)}")
+    features = len(named["postings.offsets"]) - 1
+    documents, labels = widths.tolist()
+    lengths = {
+        "labels.offsets": documents + 1,
+        "words.offsets": labels + 1,
+        "words.scale": labels,
+        "words.share": features,
+        "weights": features,
+    }
+    for name, array in named.items():
+        kind = _KINDS.get(name.rpartition(".")[2])
+        if array.dtype != kind or len(array) != lengths.get(name, len(array)):
+            raise ValueError(f"{name} is {array.dtype} {list(array.shape)}")
+        if kind == np.float32 and not is_finite(array):
+            raise ValueError(f"{name} is not finite")
 
 
 def shared_lexical(

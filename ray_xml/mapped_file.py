@@ -20,6 +20,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from ray_xml.json_text import parse_json, shown
+
 # safetensors' name of every type that a file may hold.
 _NAMES = {"<i8": "I64", "<i4": "I32", "<f4": "F32"}
 _TYPES = {name: np.dtype(code) for code, name in _NAMES.items()}
@@ -131,7 +133,7 @@ def map_arrays(path: Path) -> dict[str, np.ndarray]:
                 and (first + begin) % dtype.itemsize == 0
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{name} is described as {str(entry)[:80]}") from error
+            raise ValueError(f"{name} is described as {shown(entry)}") from error
         if not fits:
             raise ValueError(f"{name} does not lie where the header says")
         # Views of the map itself: scipy copies what is a small part of a larger array.
@@ -150,10 +152,7 @@ def _read_header(file: IO[bytes]) -> tuple[dict[str, Any], int]:
     text = file.read(min(length, _MOST_HEADER))
     if not length or len(text) != length:
         raise ValueError("its header is cut short or no header")
-    try:
-        header = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("its header is nested too deep") from error
+    header = parse_json(text)
     if not isinstance(header, dict):
         raise ValueError("its header is no table")
     return header, 8 + length

@@ -17,6 +17,7 @@ from ray_xml.neighbors import Neighbors
 from ray_xml.pair_scores import torch_type
 from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
+from ray_xml.sparse import is_finite
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,18 @@ def model_of_checkpoint(folder: Path, config: RunConfig, neighbors_file: Path) -
     manifest = checkpoint.read_manifest(folder)
     if not manifest["with_proxies"]:
         raise CheckpointError(f"{folder}: has no proxies yet, so it cannot predict")
-    num_labels, dim = int(manifest["num_labels"]), int(manifest["dim"])
+    config.check_resolved(folder)
+    num_labels, dim = manifest["num_labels"], manifest["dim"]
+    if dim != config.encoder.dim:
+        raise CheckpointError(
+            f"{folder}: made with encoder.dim={dim}, the run's config has {config.encoder.dim}: it "
+            "is another run's; train again"
+        )
 
-    def load(kind: str, name: str, size: int, axis: int = 0) -> np.ndarray:
-        return checkpoint.load_range(folder, kind, name, (0, size), axis=axis)
+    def load(kind: str, name: str, shape: tuple[int, ...], axis: int = 0) -> np.ndarray:
+        found = checkpoint.load_range(folder, kind, name, (0, shape[axis]), axis=axis)
+        _check(folder, name, found, shape)
+        return found
 
     lexical = load_lexical(neighbors_file, config.neighbors)
     widths = lexical.neighbors.num_features, lexical.neighbors.num_labels
@@ -103,16 +112,17 @@ def model_of_checkpoint(folder: Path, config: RunConfig, neighbors_file: Path) -
         (rows[:, -1], "classifier", "bias"),
     ):
         _fill(into, folder, part, name, known, num_labels)
+        _check(folder, name, into, into.shape)
     try:
         blend = Blend.from_dict(manifest["blend"]) if manifest["blend"] else DEFAULT
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{folder}: damaged score weights ({error!r})") from error
     return Model(
         config=config,
-        epoch=int(manifest["epoch"]),
-        table=load("tokens", "table", dim, 1),
-        weight=load("encoder", "normalised_weight", dim),
-        bias=load("encoder", "bias", dim),
+        epoch=manifest["epoch"],
+        table=load("tokens", "table", (widths[0], dim), 1),
+        weight=load("encoder", "normalised_weight", (dim, dim)),
+        bias=load("encoder", "bias", (dim,)),
         labels=known,
         proxies=proxies,
         rows=rows,
@@ -127,7 +137,23 @@ def _fill(
 ) -> None:
     """Takes the rows of the labels ``known`` out of a checkpoint, piece by piece."""
     for first, piece in checkpoint.pieces(folder, kind, name, (0, num_labels)):
+        if piece.shape[1:] != into.shape[1:]:
+            raise CheckpointError(
+                f"{folder}: damaged, {name} is {list(piece.shape)}, not [..., "
+                f"{', '.join(map(str, into.shape[1:]))}]; use another checkpoint of the run"
+            )
         begin, end = np.searchsorted(known, (first, first + len(piece)))
         chosen = torch.from_numpy(known[begin:end].astype(np.int64) - first)
         # numpy has no bfloat16.
         into[begin:end] = piece[chosen].to(torch_type(into.dtype)).numpy()
+
+
+def _check(folder: Path, name: str, found: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Refuses an array of another shape or kind, or with numbers that are not finite."""
+    if found.shape != shape or found.dtype.kind != "f":
+        what = f"is {found.dtype} {list(found.shape)}, not floats {list(shape)}"
+    elif not is_finite(found):
+        what = "holds numbers that are not finite"
+    else:
+        return
+    raise CheckpointError(f"{folder}: damaged, {name} {what}; use another checkpoint of the run")

@@ -48,7 +48,7 @@ class NeighborsConfig(Section):
 
     size: int = Field(100, ge=0)
     terms: int = Field(32, ge=1)
-    labels: int = Field(100, ge=1)
+    labels: int = Field(100, ge=1, le=10_000)  # a document's candidates take memory
     label_terms: int = Field(100, ge=1)
     idf: Literal["auto", "on", "off"] = "auto"
 
@@ -101,6 +101,8 @@ class Neighbors:
             raise ValueError(f"weights are {weights.shape}, for {postings.num_rows} features")
         self.config, self.labels, self.weights = config, labels, weights
         self.label_counts = labels.column_counts()
+        # No more than there are, whatever the config asks for: lists take memory.
+        self._size = min(config.size, labels.num_rows)
         self._postings = Postings(postings)
 
     @staticmethod
@@ -181,7 +183,7 @@ class Neighbors:
     def vote(self, queries: Csr) -> Votes:
         """The labels of each document's neighbours, for documents from ``queries``."""
         count = queries.num_rows
-        if count == 0 or self.config.size == 0:
+        if count == 0 or self._size == 0:
             none = np.zeros((count, 0), np.float32)
             nobody = np.zeros(count, np.float32)
             return Votes(none.astype(np.int32), none, none, nobody, nobody)
@@ -199,7 +201,7 @@ class Neighbors:
     def _nearest(self, query: Csr) -> tuple[np.ndarray, np.ndarray]:
         """(int64 [≤ k], float32 [≤ k]): a document's neighbours and similarities, best first."""
         alike = self._postings.product(query)
-        nearest = largest(alike, self.config.size)
+        nearest = largest(alike, self._size)
         nearest = nearest[alike[nearest] >= _LEAST]
         return nearest, alike[nearest]
 
@@ -221,7 +223,7 @@ class Neighbors:
         return Votes(found, votes[0], votes[1], flat.sum(keepdims=True), sharp.sum(keepdims=True))
 
     def _vote(self, queries: Csr) -> Votes:
-        n, k = queries.num_rows, self.config.size
+        n, k = queries.num_rows, self._size
         places, similarities = np.zeros((n, k), np.int64), np.zeros((n, k), np.float32)
         short = self._postings.work(queries) <= _SHORT
         together = np.flatnonzero(short)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ray_xml.bags import bags_of, sum_bags
 from ray_xml.blend import Evidence
 from ray_xml.encoder import residual_block
-from ray_xml.errors import DataSetError
+from ray_xml.errors import CheckpointError, DataSetError
 from ray_xml.export import is_export, load_export
 from ray_xml.label_search import search_indexes
 from ray_xml.model import Model, model_of_run
@@ -90,6 +90,11 @@ class Predictor:
         self._check(features)
         u_nD: Tensor = sum_bags(self._table, bags_of(features))
         rounded: Any = residual_block(u_nD, *self._block).half().float().numpy()
+        if not np.isfinite(rounded).all():
+            raise DataSetError(
+                "a document's values are too large for the model: scale them as those that it was "
+                "trained on"
+            )
         return np.asarray(rounded)
 
     def predict(self, features: Csr, top: int = 5) -> Predictions:
@@ -99,7 +104,9 @@ class Predictor:
             features: [n, num_features], TF-IDF or whatever the model was trained on.
 
         Raises:
-            DataSetError: the features have another width than the model's.
+            DataSetError: the features have another width than the model's, are no sound rows, or
+                hold values beyond what the model can work with.
+            CheckpointError: the model's own numbers are beyond that.
         """
         parts = list(self.predict_blocks(features, top))
         if not parts:
@@ -111,7 +118,7 @@ class Predictor:
 
     def predict_blocks(self, features: Csr, top: int = 5) -> Iterator[Predictions]:
         """As ``predict``, block by block in order, for inputs of any length."""
-        self._check(features)
+        self._check_width(features)
         for _, block in features.blocks(_BLOCK):
             yield self._predict(block, top)
 
@@ -119,10 +126,12 @@ class Predictor:
         """The candidates of documents, at least ``top`` from each dense source, and what is known
         of them; all at once, so for blocks of documents."""
         shortlist = self.config.shortlist
+        z_nD = self.encode(features)
         answer = self.lexical.ask(features)
         found = search_indexes(
-            self.encode(features),
-            max(shortlist.listed, top),
+            z_nD,
+            # No more than there are, whatever the config asks for: lists take memory.
+            min(max(shortlist.listed, top), max(1, len(self.model.labels))),
             shortlist.sources,
             self.proxies,
             self.rows,
@@ -134,10 +143,23 @@ class Predictor:
     def _predict(self, features: Csr, top: int) -> Predictions:
         evidence = self.evidence(features, top)
         log_odds = self.model.blend.log_odds(evidence, self.lexical.label_counts)
+        if np.isnan(log_odds).any():
+            raise CheckpointError(
+                "the model gives no score: its numbers are too large; use another checkpoint, or "
+                "export the model again"
+            )
         labels, best = top_k(evidence.labels, log_odds, top)
         return Predictions(labels, np.where(labels < 0, -np.inf, expit(best)).astype(np.float32))
 
     def _check(self, features: Csr) -> None:
+        self._check_width(features)
+        try:
+            features.check("the documents")
+            features.check_finite("the documents")
+        except ValueError as error:
+            raise DataSetError(f"{error}; check how they were made") from error
+
+    def _check_width(self, features: Csr) -> None:
         if features.num_columns != self.num_features:
             raise DataSetError(
                 f"the documents have {features.num_columns:,} features, the model was trained on "

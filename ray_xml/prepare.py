@@ -11,6 +11,7 @@ from ray_xml.store_write import DataSetWriter
 from ray_xml.xc_io import XcReader, open_bytes, open_xc
 
 FilePath = str | Path
+_LONGEST_NAME = 1 << 20  # bytes
 Progress = Callable[[str, int, int], None]
 
 
@@ -118,7 +119,13 @@ def _names(path: FilePath, things: str, count: int) -> Iterator[str]:
     """The lines of a text file; raises InputError unless there are ``count`` of them."""
     number = 0
     with open_bytes(path) as file:
-        for number, line in enumerate(file, start=1):
+        while line := file.readline(_LONGEST_NAME + 1):
+            number += 1
+            if len(line) > _LONGEST_NAME:
+                what = f"the name is longer than {_LONGEST_NAME:,} bytes: is this a text file?"
+                raise InputError(str(path), what, line=number)
+            if number > count:
+                continue
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:

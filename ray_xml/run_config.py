@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 from ray_xml.classifier import ClassifierConfig
 from ray_xml.config import Section
 from ray_xml.encoder import EncoderConfig
-from ray_xml.errors import ConfigError, DataSetError
+from ray_xml.errors import CheckpointError, ConfigError, DataSetError
 from ray_xml.neighbors import NeighborsConfig
 from ray_xml.proxies import ProxyConfig
 from ray_xml.run_sections import DataSetConfig, ResourcesConfig, TrainingConfig
@@ -97,6 +98,17 @@ class RunConfig(Section):
             update={"negatives": negatives, "storage": storage, "optimizer": optimizer}
         )
         return self.model_copy(update=update)
+
+    def check_resolved(self, where: Path) -> None:
+        """Refuses the config of a model in which something that prediction needs is open.
+
+        Raises:
+            CheckpointError: with ``where``.
+        """
+        if self.shortlist.size is None:
+            raise CheckpointError(
+                f"{where}: its config leaves shortlist.size open, as no run's does: it is damaged"
+            )
 
     def identity(self) -> str:
         """A hash of every key that changes what an epoch computes."""

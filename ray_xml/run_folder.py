@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from contextlib import suppress
@@ -28,7 +29,10 @@ from ray_xml import __version__, checkpoint
 from ray_xml.checkpoint_check import damage, newest_good, set_aside, verify
 from ray_xml.config import dump_config, load_config
 from ray_xml.disk import add_line, replace_text, writing
+from ray_xml.epoch_line import checked_line
 from ray_xml.errors import CheckpointError, ConfigError, DiskError, VersionError
+from ray_xml.json_text import parse_json
+from ray_xml.npy_file import map_npy
 from ray_xml.run_config import RunConfig, differences
 from ray_xml.run_lock import DRIVER
 
@@ -198,22 +202,42 @@ class RunFolder:
             raise DiskError(f"{error}; the checkpoint of epoch {line['epoch']} is whole") from error
 
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, but for one that was cut."""
+        """The lines of metrics.jsonl, but for those that are none: a line that was cut, say.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
         if not self.metrics_file.exists():
             return []
+        try:
+            raw = self.metrics_file.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{self.metrics_file}: cannot be read ({error})") from error
         lines = []
-        for text in self.metrics_file.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, RecursionError):
-                line = json.loads(text)
-                if isinstance(line, dict) and isinstance(line.get("epoch"), int):
-                    lines.append(line)
+        for text in raw.split(b"\n"):
+            with suppress(KeyError, TypeError, ValueError):
+                lines.append(checked_line(parse_json(text)))
         return lines
 
     def step_losses(self) -> np.ndarray:
-        """float32 [steps]: the loss of every step of the run so far."""
+        """float32 [steps]: the loss of every step of the run so far.
+
+        Raises:
+            CheckpointError: a file of losses is damaged.
+        """
         files = sorted((self.path / "losses").glob("epoch-*.npy"))
-        parts = [np.load(file, allow_pickle=False) for file in files]
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        parts = [np.zeros(0, np.float32)]
+        for file in files:
+            try:
+                part = map_npy(file)
+            except (OSError, ValueError) as error:
+                raise CheckpointError(f"{file}: damaged ({error}); delete it") from error
+            if part.ndim != 1 or part.dtype != np.float32:
+                raise CheckpointError(
+                    f"{file}: damaged, {part.dtype} {list(part.shape)}; delete it"
+                )
+            parts.append(part)
+        return np.concatenate(parts)
 
     def _check_writable(self) -> None:
         for folder in (self.path, self.checkpoints):
@@ -239,7 +263,8 @@ class RunFolder:
             text = "".join(json.dumps(kept[epoch]) + "\n" for epoch in sorted(kept))
             replace_text(self.metrics_file, text)
         for file in (self.path / "losses").glob("epoch-*.npy"):
-            if int(file.stem.removeprefix("epoch-")) > epochs:
+            number = file.stem.removeprefix("epoch-")
+            if re.fullmatch("[0-9]{1,18}", number) and int(number) > epochs:
                 file.unlink()
 
 

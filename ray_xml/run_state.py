@@ -172,7 +172,13 @@ def load_state(root: Path, encoder: Encoder, classifier: Classifier, data: DataS
             for name, tensor in wanted.items():
                 checkpoint.load_into(tensor, folder, part, name, held, axis)
         for name, adam in moments.items():
-            adam.steps.fill_(float(manifest["adam_steps"][f"{kind}.{name}"]))
+            steps = manifest["adam_steps"].get(f"{kind}.{name}")
+            if steps is None:
+                raise CheckpointError(
+                    f"{folder}: the manifest has no adam_steps of {kind}.{name}; use another "
+                    "checkpoint of the run"
+                )
+            adam.steps.fill_(float(steps))
     best_value = manifest["best_value"]
     return RunState(
         epoch=epoch,

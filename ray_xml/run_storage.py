@@ -8,23 +8,31 @@ writer was stopped.
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ray_xml import checkpoint
 from ray_xml.checkpoint_check import damage, verify
-from ray_xml.config import build_config, parse_yaml
+from ray_xml.config import build_config
 from ray_xml.errors import CheckpointError, ConfigError, StorageError, VersionError
+from ray_xml.json_text import parse_json
 from ray_xml.run_config import RunConfig, differences
 from ray_xml.run_folder import RunFolder, tell
 from ray_xml.storage import Storage
+from ray_xml.yaml_text import MOST_BYTES, parse_yaml
 
 _MANIFEST = "manifest.json"
 _SMALL = ("config.yaml", "metrics.jsonl", "losses/epoch-*.npy")
 # Other runs with the same settings write the same bytes under these names.
 _LARGE = ("neighbors.safetensors",)
+# What is fetched, by its whole name: each lies where a run folder has it, and nowhere else.
+_OURS = re.compile(
+    r"config\.yaml|metrics\.jsonl|neighbors\.safetensors|losses/epoch-[0-9]+\.npy"
+    r"|shortlists/cycle-[0-9]+\.i32"
+    r"|checkpoints/epoch-[0-9]+/(manifest\.json|[A-Za-z0-9_][A-Za-z0-9_-]*\.safetensors)"
+)
 _TRIES = 5  # a run that goes on may take away files that are being sent
 
 
@@ -89,7 +97,7 @@ class RunStorage:
             return
         for name in _checkpoint_files(stored, epoch):  # half of one, or one of other workers
             self.storage.delete(name)
-        for name in sorted(json.loads(manifest)["parts"]):
+        for name in sorted(parse_json(manifest)["parts"]):
             self.storage.upload(folder / name, prefix + name)
         self.storage.upload(folder / _MANIFEST, prefix + _MANIFEST)
 
@@ -101,12 +109,17 @@ class RunStorage:
         Raises:
             ConfigError: it is damaged, or of another version of ray_xml.
         """
-        if "config.yaml" not in self.storage.sizes():
+        size = self.storage.sizes().get("config.yaml")
+        if size is None:
             return None
         origin = f"{self.storage.uri.rstrip('/')}/config.yaml"
-        return build_config(
-            RunConfig, parse_yaml(self.storage.read("config.yaml"), origin) or {}, origin=origin
-        )
+        if size > MOST_BYTES:
+            raise ConfigError(f"{origin}: {size:,} bytes: is this a config file?")
+        try:
+            tree = parse_yaml(self.storage.read("config.yaml"))
+        except ValueError as error:
+            raise ConfigError(f"{origin}: not valid YAML: {error}") from error
+        return build_config(RunConfig, tree or {}, origin=origin)
 
     def epochs(self) -> list[int]:
         """Epochs of the checkpoints that are whole, ascending."""
@@ -118,10 +131,13 @@ class RunStorage:
         if prefix + _MANIFEST not in stored:
             return False
         try:
-            parts = checkpoint.part_sizes(json.loads(self.storage.read(prefix + _MANIFEST)))
+            parts = checkpoint.part_sizes(parse_json(self.storage.read(prefix + _MANIFEST)))
         except (ValueError, KeyError, TypeError, AttributeError):
             return False
-        return all(stored.get(prefix + name) == size for name, size in parts.items())
+        return all(
+            checkpoint.is_part(str(name)) and stored.get(prefix + str(name)) == size
+            for name, size in parts.items()
+        )
 
     def fetch(self, folder: RunFolder) -> int:
         """Brings the stored run into the run folder; goes on with a fetch that was stopped.
@@ -141,7 +157,8 @@ class RunStorage:
         if not folder.config_file.exists():
             folder.begin(config)
         self._check_same(folder.config(), config, str(folder.path))
-        stored = self.storage.sizes()
+        # A storage may hold files of any name: whatever is none of a run's stays there.
+        stored = {n: size for n, size in self.storage.sizes().items() if _OURS.fullmatch(n)}
         small = [name for name in stored if name == "metrics.jsonl" or name.startswith("losses/")]
         for name in [*small, *_LARGE, *(n for n in stored if n.startswith("shortlists/"))]:
             target = folder.path / name
@@ -232,7 +249,7 @@ def _epochs_named(stored: Iterable[str]) -> list[int]:
     """Epochs with any file of a checkpoint, ascending."""
     folders = {name.split("/")[1] for name in stored if name.startswith("checkpoints/epoch-")}
     numbers = (name.removeprefix("epoch-") for name in folders)
-    return sorted(int(number) for number in numbers if number.isdigit())
+    return sorted(int(number) for number in numbers if re.fullmatch("[0-9]{1,18}", number))
 
 
 def _checkpoint_files(stored: Iterable[str], epoch: int) -> list[str]:

@@ -134,14 +134,26 @@ class Csr:
         Raises:
             ValueError: offsets, ids or values do not fit each other; ``name`` says of what.
         """
-        starts = self.num_rows >= 0 and self.offsets[0] >= 0
-        if not starts or self.offsets[-1] > len(self.ids) or self.counts.min(initial=0) < 0:
+        offsets = self.offsets
+        starts = self.num_rows >= 0 and offsets[0] >= 0
+        # Compared, not subtracted: the difference of two numbers that lie may overflow.
+        if not starts or offsets[-1] > len(self.ids) or (offsets[1:] < offsets[:-1]).any():
             raise ValueError(f"the offsets of {name} do not fit their ids")
         if self.values is not None and len(self.values) != len(self.ids):
             raise ValueError(f"{len(self.ids)} ids of {name}, {len(self.values)} values")
         ids = self.packed().ids
         if len(ids) and not 0 <= ids.min() <= ids.max() < self.num_columns:
             raise ValueError(f"ids of {name} are not all in 0..{self.num_columns - 1}")
+
+    def check_finite(self, name: str) -> None:
+        """Refuses values that are NaN or infinite, of a matrix that passed ``check``.
+
+        Raises:
+            ValueError: with ``name``.
+        """
+        values = self.packed().values
+        if values is not None and not is_finite(values):
+            raise ValueError(f"values of {name} are not all finite")
 
     def blocks(self, rows: int) -> Iterator[tuple[int, Csr]]:
         """(first row, slice) for consecutive slices of at most ``rows`` rows."""
@@ -245,6 +257,14 @@ def _stacked(parts: list[Csr], num_columns: int) -> Csr:
     kept = [one for one in values if one is not None]
     together = np.concatenate(kept) if parts and len(kept) == len(parts) else None
     return Csr(np.cumsum(counts), ids, together, num_columns)
+
+
+def is_finite(numbers: np.ndarray) -> bool:
+    """Whether no number is NaN or infinite; makes no array of their size."""
+    if numbers.size == 0:
+        return True
+    # The least and the largest of several numbers are NaN if one of them is.
+    return bool(np.isfinite(numbers.min()) and np.isfinite(numbers.max()))
 
 
 def distinct(numbers: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ValidationError
 
+from ray_xml.arrow_split import Column, map_split
 from ray_xml.errors import DataSetError
 from ray_xml.sparse import Csr
 from ray_xml.store_meta import (
@@ -31,21 +32,49 @@ from ray_xml.store_meta import (
 _HOW_TO_MAKE = "make one with `ray-xml prepare xc TRAIN TEST OUT`"
 
 
-@dataclass(frozen=True)
 class Split:
     """A split's documents: read-only views of the memory-mapped file.
 
-    Attributes:
-        features: Csr [documents, num_features], float32 values.
-        labels: Csr [documents, num_labels], no values.
+    Offsets are sound. Ids and values are checked on first use, since it reads all of them: by a
+    process that is about to read them anyway, and not by one that never does.
     """
 
-    features: Csr
-    labels: Csr
+    def __init__(
+        self, path: Path, ids: Column, values: Column, labels: Column, widths: tuple[int, int]
+    ) -> None:
+        self._path = path
+        self._features = Csr(ids[0], ids[1], values[1], widths[0])
+        self._labels = Csr(labels[0], labels[1], None, widths[1])
 
     @property
     def num_documents(self) -> int:
-        return self.features.num_rows
+        return self._features.num_rows
+
+    @cached_property
+    def features(self) -> Csr:
+        """Csr [documents, num_features], finite float32 values.
+
+        Raises:
+            DataSetError: the file is damaged.
+        """
+        return self._checked(self._features, "features")
+
+    @cached_property
+    def labels(self) -> Csr:
+        """Csr [documents, num_labels], no values.
+
+        Raises:
+            DataSetError: the file is damaged.
+        """
+        return self._checked(self._labels, "labels")
+
+    def _checked(self, rows: Csr, name: str) -> Csr:
+        try:
+            rows.check(name)
+            rows.check_finite(name)
+        except ValueError as error:
+            raise _damaged(self._path, str(error)) from error
+        return rows
 
 
 class DataSet:
@@ -82,7 +111,9 @@ class DataSet:
         try:
             meta = DataSetMeta.model_validate(content)
         except ValidationError as error:
-            raise _damaged(path / META, str(error)) from error
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])[:100]
+            raise _damaged(path / META, f"{place}: {first['msg']}") from error
         data_set = DataSet(path, meta)
         if meta.computed_checksum() != meta.checksum:
             raise _damaged(path / META, "its checksum does not match its contents")
@@ -93,6 +124,7 @@ class DataSet:
                 raise _damaged(path / name, f"it cannot be read: {error.strerror}") from error
             if size != file.bytes:
                 raise _damaged(path / name, f"it has {size} bytes, not {file.bytes}")
+        meta.check_widths(path / META)
         return data_set
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -105,7 +137,11 @@ class DataSet:
     def verify(self) -> None:
         """Reads every file; raises DataSetError unless all checksums match."""
         for name, file in self._all_files().items():
-            if file_meta(self.path / name).sha256 != file.sha256:
+            try:
+                found = file_meta(self.path / name).sha256
+            except OSError as error:
+                raise _damaged(self.path / name, f"it cannot be read: {error.strerror}") from error
+            if found != file.sha256:
                 raise _damaged(self.path / name, "its checksum does not match")
 
     def split(self, name: str) -> Split:
@@ -125,39 +161,37 @@ class DataSet:
     def _map(self, name: str) -> Split:
         path, meta = self.path / f"{name}.arrow", self.meta.splits[name]
         try:
-            with pa.ipc.open_file(pa.memory_map(str(path))) as reader:
-                batch = reader.get_batch(0)
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(path, str(error)) from error
-        if batch.schema != SCHEMA or batch.num_rows != meta.documents:
-            raise _damaged(path, "its columns or its number of rows are not the expected ones")
-        ids, values, labels = (_arrays(column) for column in batch.columns)
+            ids, values, labels = map_split(path, SCHEMA)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise _damaged(path, str(error)[:200]) from error
+        if len(ids[0]) != meta.documents + 1:
+            raise _damaged(path, "its number of rows is not the expected one")
         found = (len(ids[1]), len(values[1]), len(labels[1]))
         if found != (meta.feature_nnz, meta.feature_nnz, meta.label_pairs):
             raise _damaged(path, "its number of entries is not the expected one")
-        return Split(
-            Csr(ids[0], ids[1], values[1], self.meta.num_features),
-            Csr(labels[0], labels[1], None, self.meta.num_labels),
-        )
+        if not np.array_equal(ids[0], values[0]):
+            raise _damaged(path, "its features' ids and values are cut differently")
+        return Split(path, ids, values, labels, (self.meta.num_features, self.meta.num_labels))
 
     def label_names(self) -> list[str] | None:
         """The label names by id, or None if the data set has none."""
-        return self._names(LABEL_NAMES)
+        return self._names(LABEL_NAMES, self.meta.num_labels)
 
     def feature_names(self) -> list[str] | None:
         """The feature names by id, or None if the data set has none."""
-        return self._names(FEATURE_NAMES)
+        return self._names(FEATURE_NAMES, self.meta.num_features)
 
-    def _names(self, file: str) -> list[str] | None:
+    def _names(self, file: str, count: int) -> list[str] | None:
         if file not in self.meta.files:
             return None
-        # Not splitlines(): it would also split at characters that names may hold.
-        return (self.path / file).read_bytes().decode("utf-8").split("\n")[:-1]
-
-
-def _arrays(column: pa.LargeListArray) -> tuple[np.ndarray, np.ndarray]:
-    """int64 [rows + 1] offsets and [entries] items of a list column, as views."""
-    return column.offsets.to_numpy(), column.values.to_numpy()
+        try:
+            # Not splitlines(): it would also split at characters that names may hold.
+            names = (self.path / file).read_bytes().decode("utf-8").split("\n")[:-1]
+        except (OSError, UnicodeDecodeError) as error:
+            raise _damaged(self.path / file, f"it cannot be read ({error})") from error
+        if len(names) != count:
+            raise _damaged(self.path / file, f"it has {len(names):,} names, not {count:,}")
+        return names
 
 
 def _damaged(path: Path, what: str) -> DataSetError:

@@ -14,11 +14,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from ray_xml.errors import DataSetError
+from ray_xml.json_text import MOST, parse_json
 
 FORMAT_VERSION = 1
 META, LABEL_NAMES, FEATURE_NAMES = "meta.json", "labels.txt", "features.txt"
@@ -29,6 +33,35 @@ SCHEMA = pa.schema(
         ("label_ids", pa.large_list(pa.int32())),
     ]
 )
+# Ids are int32, so no more. Beyond the second, a data set must have a byte for each: whatever has
+# the size of the widths is then within reach of the files' own, not of a number in meta.json.
+MAX_WIDTH, _FREE_WIDTH = 2**31 - 1, 1 << 24
+
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Width = Annotated[int, Field(ge=0, le=MAX_WIDTH)]
+
+
+def is_split_name(name: str) -> bool:
+    """Whether a split may be called so: it is part of a file's name."""
+    return re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name) is not None
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a file beside the splits may be called so: a plain name, in this folder."""
+    own = name == META or name.endswith((".arrow", ".raw"))
+    return not own and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}", name) is not None
+
+
+def _split_name(name: str) -> str:
+    if not is_split_name(name):
+        raise ValueError(f"{name[:80]!r} is no split's name: letters, digits, '_' and '-' are")
+    return name
+
+
+def _file_name(name: str) -> str:
+    if not is_file_name(name):
+        raise ValueError(f"{name[:80]!r} is no plain file name")
+    return name
 
 
 class FileMeta(BaseModel):
@@ -36,7 +69,7 @@ class FileMeta(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bytes: int
+    bytes: Count
     sha256: str
 
 
@@ -44,13 +77,13 @@ class SplitMeta(FileMeta):
     """Counts of a split. A document that lacks both features and labels counts as lacking
     features only, so the two ``left_out`` numbers (and the two ``kept_no``) add up."""
 
-    documents: int
-    feature_nnz: int
-    label_pairs: int
-    left_out_no_features: int
-    left_out_no_labels: int
-    kept_no_features: int
-    kept_no_labels: int
+    documents: Count
+    feature_nnz: Count
+    label_pairs: Count
+    left_out_no_features: Count
+    left_out_no_labels: Count
+    kept_no_features: Count
+    kept_no_labels: Count
 
 
 class DataSetMeta(BaseModel):
@@ -65,16 +98,30 @@ class DataSetMeta(BaseModel):
 
     format_version: int
     name: str
-    num_features: int
-    num_labels: int
-    splits: dict[str, SplitMeta]
-    files: dict[str, FileMeta]
+    num_features: Width
+    num_labels: Width
+    splits: dict[Annotated[str, AfterValidator(_split_name)], SplitMeta]
+    files: dict[Annotated[str, AfterValidator(_file_name)], FileMeta]
     checksum: str
 
     def computed_checksum(self) -> str:
         """What ``checksum`` has to be."""
         content = self.model_dump(exclude={"name", "checksum"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def check_widths(self, where: Path) -> None:
+        """Refuses widths that a data set of this size cannot need.
+
+        Raises:
+            DataSetError: with ``where``.
+        """
+        size = sum(one.bytes for one in (*self.splits.values(), *self.files.values()))
+        for width, things in ((self.num_features, "features"), (self.num_labels, "labels")):
+            if width > max(_FREE_WIDTH, size):
+                raise DataSetError(
+                    f"{where}: {width:,} {things} for {size:,} bytes of documents: check the "
+                    f"header's count; up to {_FREE_WIDTH:,} are taken, or one a byte"
+                )
 
 
 def file_meta(path: Path) -> FileMeta:
@@ -87,7 +134,7 @@ def file_meta(path: Path) -> FileMeta:
 def read_json(path: Path) -> Any:
     """The JSON of a file, or None where there is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except (OSError, ValueError):
         return None
 

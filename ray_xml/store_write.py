@@ -7,7 +7,6 @@ final name it is complete.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,6 +28,8 @@ from ray_xml.store_meta import (
     FileMeta,
     SplitMeta,
     file_meta,
+    is_file_name,
+    is_split_name,
     looks_like_data_set,
 )
 from ray_xml.store_partial import PartialFolder, writing
@@ -221,7 +222,7 @@ class DataSetWriter:
             leave_out_empty: leave out (and count) documents without features or without labels,
                 as training data should; otherwise they are kept (and counted).
         """
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in self._splits:
+        if not is_split_name(name) or name in self._splits:
             raise DataSetError(
                 f"split name '{name}' is taken or has other characters than letters, digits, "
                 "'_' and '-': choose another"
@@ -255,8 +256,7 @@ class DataSetWriter:
         self._write_lines(name, [text])
 
     def _write_lines(self, name: str, lines: Iterable[str]) -> None:
-        taken = name in self._files or name == META or name.endswith((".arrow", ".raw"))
-        if taken or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        if name in self._files or not is_file_name(name):
             raise DataSetError(f"file name '{name}' is taken or not a plain name: choose another")
         path = self._folder / name
         try:
@@ -288,6 +288,7 @@ class DataSetWriter:
             checksum="",
         )
         assert splits.keys() == meta.splits.keys(), "a split was begun but not ended"
+        meta.check_widths(self.path)
         meta = meta.model_copy(update={"checksum": meta.computed_checksum()})
         (self._folder / META).write_text(meta.model_dump_json(indent=2) + "\n", encoding="utf-8")
         self._partial.flush()

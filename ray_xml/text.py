@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ray_xml.errors import ConfigError, DataSetError
+from ray_xml.json_text import parse_json
 from ray_xml.sparse import Csr
 
 FORMAT_VERSION = 1
@@ -168,8 +169,8 @@ class TextVectorizer:
             DataSetError: the text is damaged, or of a format this version does not know.
         """
         try:
-            record = json.loads(text)
-        except json.JSONDecodeError as error:
+            record = parse_json(text)
+        except ValueError as error:
             raise DataSetError(f"{source} is not valid JSON ({error}); write it anew") from error
         version = record.get("format_version") if isinstance(record, dict) else None
         if version != FORMAT_VERSION:
@@ -181,7 +182,7 @@ class TextVectorizer:
             vectorizer = cls(TextSettings.model_validate(record["settings"]))
             vocabulary = record["vocabulary"]
             idf = np.array(record["idf"], np.float32)
-        except (KeyError, TypeError, ValueError, ValidationError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, ValidationError) as error:
             raise DataSetError(
                 f"{source} is damaged ({error}); prepare the data set anew"
             ) from error

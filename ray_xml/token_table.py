@@ -19,6 +19,7 @@ from torch import Tensor
 from ray_xml.bags import bags_of, sum_bags, transposed_bags
 from ray_xml.errors import ConfigError
 from ray_xml.exchange import Exchange
+from ray_xml.npy_file import map_npy
 from ray_xml.partition import Range, even
 from ray_xml.sparse import Csr, Rows
 
@@ -86,8 +87,7 @@ def _open_npy(path: str, shape: tuple[int, int]) -> np.ndarray:
             f"encoder.tokens: {path!r} is neither 'svd' nor 'random' nor an .npy file that exists"
         )
     try:
-        # Unlike np.load this opens nothing but an .npy file, and none that needs pickle.
-        table: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+        table = map_npy(path)
     except (ValueError, OSError) as error:
         raise ConfigError(f"encoder.tokens: {path} is not a plain .npy array: {error}") from error
     if table.shape != shape or table.dtype.kind != "f":

@@ -23,9 +23,10 @@ from ray_xml.errors import InputError
 from ray_xml.sparse import Csr
 from ray_xml.xc_faults import first_fault, show
 from ray_xml.xc_parse import LineForm, convert, empty
+from ray_xml.xz_file import open_xz
 
 BLOCK_BYTES = 8 << 20
-MAX_LINE_BYTES = 64 << 20
+MAX_LINE_BYTES = 16 << 20  # numpy takes up to 50 times as much to read a line
 MAX_WIDTH = 2**31 - 1  # ids are int32
 
 
@@ -37,7 +38,7 @@ def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
         InputError: The file is missing or unreadable, or its compressed data are damaged; also
             if that shows only while the body of the ``with`` statement reads.
     """
-    openers: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
+    openers: dict[str, Any] = {".gz": gzip.open, ".xz": open_xz}
     try:
         with openers.get(Path(path).suffix, open)(path, "rb") as file:
             yield file
@@ -46,8 +47,8 @@ def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         what = f"the compressed file is damaged or cut short ({error}): fetch or pack it again"
         raise InputError(str(path), what) from error
-    except OSError as error:
-        what = f"the file cannot be read: {error.strerror or error}"
+    except (OSError, ValueError) as error:
+        what = f"the file cannot be read: {getattr(error, 'strerror', None) or error}"
         raise InputError(str(path), what) from error
 
 

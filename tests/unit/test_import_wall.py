@@ -16,6 +16,15 @@ ROOT = Path(__file__).parents[2]
 LAYERS = [
     ["ray_xml", "ray_xml.errors"],
     [
+        "ray_xml.json_text",
+        "ray_xml.yaml_text",
+        "ray_xml.npy_file",
+        "ray_xml.xz_file",
+        "ray_xml.arrow_split",
+    ],
+    [
+        "ray_xml.manifest",
+        "ray_xml.epoch_line",
         "ray_xml.config",
         "ray_xml.partition",
         "ray_xml.sparse",

@@ -152,6 +152,6 @@ def test_metadata_that_is_no_table_is_told(tmp_path: Path) -> None:
 def test_deep_headers_are_told(tmp_path: Path) -> None:
     text = b"[" * 100_000
     (tmp_path / "a").write_bytes(len(text).to_bytes(8, "little") + text)
-    with pytest.raises(ValueError, match=r"header|Expecting"):
+    with pytest.raises(ValueError, match=r"nested too deep|Expecting"):
         map_arrays(tmp_path / "a")
     assert len(text) < mapped_file._MOST_HEADER

@@ -1,0 +1,95 @@
+"""What a checkpoint's manifest says, with every value of the type that its readers take it for.
+
+Which keys there must be depends on the reader: asking for one that is missing is an error that
+says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ray_xml.errors import CheckpointError
+from ray_xml.json_text import MOST, count_of, shown
+
+
+class Manifest(dict[str, Any]):
+    """A manifest's keys and values."""
+
+    def __missing__(self, key: str) -> Any:
+        raise CheckpointError(
+            f"the checkpoint's manifest has no {key!r}: it is damaged; use another checkpoint of "
+            "the run"
+        )
+
+
+def checked_manifest(tree: dict[str, Any]) -> Manifest:
+    """``tree`` with the values of all known keys checked.
+
+    Raises:
+        ValueError: one is of a wrong type or out of range.
+    """
+    found = Manifest(tree)
+    for key, check in _KEYS.items():
+        if key in found:
+            try:
+                check(found[key])
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{key} is wrong: {error}") from error
+    return found
+
+
+def _width(value: Any) -> None:
+    count_of(value, 2**31 - 1)
+
+
+def _is(*kinds: type) -> Callable[[Any], None]:
+    def check(value: Any) -> None:
+        # A bool is an int to Python, but not to whoever counts.
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise ValueError(f"{shown(value)} is no {kinds[0].__name__}")
+
+    return check
+
+
+def _optional(check: Callable[[Any], None]) -> Callable[[Any], None]:
+    return lambda value: None if value is None else check(value)
+
+
+def _texts(value: Any) -> None:
+    _is(list)(value)
+    for one in value:
+        _is(str)(one)
+
+
+def _data_set(value: Any) -> None:
+    _is(dict)(value)
+    for key in ("name", "checksum"):
+        _is(str)(value.get(key))
+
+
+def _number(value: Any) -> None:
+    _is(float, int)(value)
+    if not -MOST <= value <= MOST:
+        raise ValueError(f"{shown(value)} is no finite number")
+
+
+def _numbers(value: Any) -> None:
+    _is(dict)(value)
+    for one in value.values():
+        _number(one)
+
+
+_KEYS: dict[str, Callable[[Any], None]] = {
+    "epoch": _width,
+    "num_features": _width,
+    "num_labels": _width,
+    "dim": _width,
+    "workers": _width,
+    "best_epoch": _optional(_width),
+    "best_value": _optional(_number),
+    "with_proxies": _is(bool),
+    "exact": _texts,
+    "data_set": _data_set,
+    "adam_steps": _numbers,
+}

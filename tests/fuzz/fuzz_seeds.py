@@ -1,0 +1,127 @@
+"""Valid inputs of every target, and how each is best mutated."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import lzma
+from pathlib import Path
+from random import Random
+
+import mutations
+import numpy as np
+from fuzz_targets import DATA_TEXTS, EXPORT_FILES, RUN_FILES
+from tiny import DIM, FEATURES, XC, Artefacts
+
+from ray_xml.checkpoint import folder_of
+
+NAMES = b"a\nb\xc3\xbc\nc\nd\ne\nf\n"
+MUTATIONS = {
+    ".json": mutations.json_text,
+    ".jsonl": mutations.json_text,
+    ".yaml": mutations.yaml_text,
+    ".safetensors": mutations.safetensors,
+    ".arrow": mutations.numbers,
+    ".npy": mutations.noise,
+    ".txt": mutations.lines,
+}
+# Those whose first byte does not choose a file.
+_ONE_KIND = {
+    "xc": mutations.lines,
+    "packed": mutations.packed,
+    "prepare": mutations.lines,
+    "config": mutations.yaml_text,
+    "documents": mutations.lines,
+    "rows": mutations.numbers,
+    "meta": mutations.json_text,
+    "arrow": mutations.numbers,
+    "vectorizer": mutations.json_text,
+    "token_table": mutations.noise,
+    "manifest": mutations.json_text,
+    "part": mutations.safetensors,
+    "lexical": mutations.safetensors,
+    "storage": mutations.json_text,
+    "compact": mutations.safetensors,
+}
+_BY_FILE = {"data_texts": DATA_TEXTS, "run_files": RUN_FILES, "export": EXPORT_FILES}
+NAMES_OF_TARGETS = tuple(sorted([*_ONE_KIND, *_BY_FILE]))
+
+
+def mutated(target: str, data: bytes, random: Random) -> bytes:
+    """An input of ``target`` like ``data``, with something hostile in it."""
+    choice, content = data[:1] or b"\0", data[1:]
+    if random.random() < 0.02:
+        choice = bytes([random.randrange(256)])
+    if target in _BY_FILE:
+        files = _BY_FILE[target]
+        change = MUTATIONS[Path(files[choice[0] % len(files)]).suffix]
+    else:
+        change = _ONE_KIND[target]
+    return choice + change(content, random)
+
+
+def seeds(target: str, made: Artefacts) -> list[bytes]:
+    """Valid inputs, or nearly so."""
+    checkpoint = folder_of(made.run / "checkpoints", 2)
+    if target == "xc":
+        split = XC[1] + b"\0" + XC[2]
+        return [b"\0" + XC[0], b"\1" + XC[0], b"\4" + XC[1], b"\2" + split, b"\5" + split]
+    if target == "packed":
+        return [
+            b"\0" + gzip.compress(XC[0], mtime=0),
+            b"\1" + lzma.compress(XC[0]),
+            b"\0" + gzip.compress(NAMES[:6], mtime=0),
+            b"\1" + lzma.compress(NAMES[:6]),
+            b"\1" + lzma.compress(b" " * 100_000),
+        ]
+    if target == "prepare":
+        return [b"\0" + XC[0] + b"\0" + XC[0] + b"\0" + NAMES]
+    if target == "config":
+        text = (made.run / "config.yaml").read_bytes()
+        return [b"\0" + text, b"\0encoder: {dim: 8}\n\0training.epochs=3\0shortlist={size: 2}"]
+    if target == "documents":
+        return [bytes([i]) + XC[i % 2] for i in range(3)]
+    if target == "rows":
+        offsets, ids = np.array([0, 2, 3], np.int64), np.array([1, 4, 2], np.int32)
+        return [b"\2\3" + offsets.tobytes() + ids.tobytes() + np.ones(3, np.float32).tobytes()]
+    if target == "meta":
+        return [b"\0" + (made.data / "meta.json").read_bytes()]
+    if target == "arrow":
+        return [bytes([i]) + (made.data / f"{s}.arrow").read_bytes() for i, s in _SPLITS]
+    if target == "data_texts":
+        return [bytes([i]) + (made.data / name).read_bytes() for i, name in enumerate(DATA_TEXTS)]
+    if target == "vectorizer":
+        return [b"\0" + (made.data / "vectorizer.json").read_bytes()]
+    if target == "token_table":
+        file = io.BytesIO()
+        np.save(file, np.ones((FEATURES, DIM), np.float32))
+        return [b"\0" + file.getvalue()]
+    if target == "manifest":
+        return [b"\0" + (checkpoint / "manifest.json").read_bytes()]
+    if target == "part":
+        parts = sorted(checkpoint.glob("*.safetensors"))
+        return [bytes([i]) + path.read_bytes() for i, path in enumerate(parts)]
+    if target == "lexical":
+        return [b"\0" + (made.run / "neighbors.safetensors").read_bytes()]
+    if target == "run_files":
+        event = {"epoch": 1, "epochs": 2, "phase": "classifier", "done": 1, "total": 2,
+                 "docs_per_second": 5.0, "loss": 1.0}  # fmt: skip
+        files = [(made.run / name).read_bytes() for name in RUN_FILES[:3]]
+        return [bytes([i]) + text for i, text in enumerate([*files, json.dumps(event).encode()])]
+    if target == "storage":
+        manifest = json.loads((checkpoint / "manifest.json").read_bytes())
+        return [
+            b"\0" + json.dumps({"checkpoints/epoch-0002/manifest.json": manifest}).encode(),
+            b'\0{"losses/epoch-0001.npy": "x", "shortlists/cycle-0000.i32": "abcd"}',
+            b'\0{"losses/../../../x": "x", "shortlists/../../x": "x", "losses/x/../../../y": ""}',
+            b'\0{"checkpoints/epoch-0002/../../x.safetensors": "x", "checkpoints/epoch-2": "x"}',
+        ]
+    if target == "export":
+        return [bytes([i]) + (made.exported / f).read_bytes() for i, f in enumerate(EXPORT_FILES)]
+    if target == "compact":
+        return [b"\0" + (made.exported / "model.safetensors").read_bytes()]
+    raise KeyError(target)
+
+
+_SPLITS = ((0, "train"), (1, "test"))
