@@ -150,7 +150,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
                 "use another checkpoint of the run"
             )
     try:
-        return checked_manifest(manifest)
+        return checked_manifest(manifest, path)
     except ValueError as error:
         raise _damaged(path, error) from error
 
