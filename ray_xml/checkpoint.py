@@ -211,7 +211,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
                 f"{part}: {part.stat().st_size} bytes, the manifest says {size}{ADVICE}"
             )
     try:
-        return checked_manifest(manifest)
+        return checked_manifest(manifest, path)
     except ValueError as error:
         raise _damaged(path, error) from error
 

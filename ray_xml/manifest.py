@@ -6,7 +6,8 @@ says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ray_xml.errors import CheckpointError
@@ -14,22 +15,25 @@ from ray_xml.json_text import MOST, count_of, shown
 
 
 class Manifest(dict[str, Any]):
-    """A manifest's keys and values."""
+    """The keys and values of the manifest in the file ``path``."""
+
+    def __init__(self, tree: Mapping[str, Any], path: Path) -> None:
+        super().__init__(tree)
+        self._path = path
 
     def __missing__(self, key: str) -> Any:
         raise CheckpointError(
-            f"the checkpoint's manifest has no {key!r}: it is damaged; use another checkpoint of "
-            "the run"
+            f"{self._path}: damaged (no {key!r}); use another checkpoint of the run"
         )
 
 
-def checked_manifest(tree: dict[str, Any]) -> Manifest:
-    """``tree`` with the values of all known keys checked.
+def checked_manifest(tree: Mapping[str, Any], path: Path) -> Manifest:
+    """``tree``, read from ``path``, with the values of all known keys checked.
 
     Raises:
         ValueError: one is of a wrong type or out of range.
     """
-    found = Manifest(tree)
+    found = Manifest(tree, path)
     for key, check in _KEYS.items():
         if key in found:
             try:

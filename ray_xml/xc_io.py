@@ -38,18 +38,26 @@ def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
         InputError: The file is missing or unreadable, or its compressed data are damaged; also
             if that shows only while the body of the ``with`` statement reads.
     """
-    openers: dict[str, Any] = {".gz": gzip.open, ".xz": open_xz}
     try:
-        with openers.get(Path(path).suffix, open)(path, "rb") as file:
+        with _opened(path) as file:
             yield file
     except FileNotFoundError as error:
         raise InputError(str(path), "there is no such file: check the path") from error
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         what = f"the compressed file is damaged or cut short ({error}): fetch or pack it again"
         raise InputError(str(path), what) from error
-    except (OSError, ValueError) as error:
-        what = f"the file cannot be read: {getattr(error, 'strerror', None) or error}"
+    except OSError as error:
+        what = f"the file cannot be read: {error.strerror or error}"
         raise InputError(str(path), what) from error
+
+
+def _opened(path: str | Path) -> BinaryIO:
+    openers: dict[str, Any] = {".gz": gzip.open, ".xz": open_xz}
+    try:
+        file: BinaryIO = openers.get(Path(path).suffix, open)(path, "rb")
+    except ValueError as error:  # a NUL, which no file's name may have
+        raise OSError(str(error)) from error
+    return file
 
 
 def _whole_lines(path: str, block_bytes: int) -> Iterator[bytes]:

@@ -18,6 +18,8 @@ from typing import Any
 
 import yaml
 
+from ray_xml.yaml_text import parse_yaml
+
 INTS = (-1, 0, 1, 2, 3, 127, 128, 255, 256, 65535, 2**31 - 1, 2**31, 2**32, 2**53, 10**12)
 LARGE = (2**62, 2**63 - 1, 2**63, 2**64 - 1, 10**30, -(2**31), -(2**63))
 TEXTS = ("", "x", "..", "../../x", "/x", "a/b", "x\0", "é", "²", "nan", "1", "auto", "\ud800", "%s")
@@ -101,11 +103,11 @@ def yaml_text(data: bytes, random: Random) -> bytes:
             return b"\0".join([text + b"\n" + snippet, *overrides])
         return b"\0".join([text, *overrides, b"training.seed=" + snippet])
     try:
-        found = yaml.safe_load(text)
+        found = parse_yaml(text)
         for _ in range(random.randrange(1, 4)):
             found = tree(found, random)
         changed = yaml.safe_dump(found, default_flow_style=random.random() < 0.3)
-    except (yaml.YAMLError, ValueError, RecursionError, UnicodeEncodeError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         return noise(data, random)
     return b"\0".join([changed.encode("utf-8", "replace"), *overrides])
 

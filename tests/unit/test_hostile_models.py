@@ -19,6 +19,7 @@ from traps import Trap
 from ray_xml import compact_file
 from ray_xml.blend import DEFAULT, Blend
 from ray_xml.errors import CheckpointError, DataSetError
+from ray_xml.examples import examples
 from ray_xml.export import label_names
 from ray_xml.lexical_file import load_lexical
 from ray_xml.model import model_of_run
@@ -26,6 +27,8 @@ from ray_xml.neighbors import NeighborsConfig
 from ray_xml.predict_io import documents, predict_to, sink
 from ray_xml.predictor import Predictor
 from ray_xml.sparse import Csr
+from ray_xml.store import DataSet
+from ray_xml.store_meta import DataSetMeta
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +211,43 @@ def test_a_run_with_numbers_that_are_not_finite_is_told(made: Artefacts, tmp_pat
     part.write_bytes(raw)
     with pytest.raises(CheckpointError, match="proxies holds numbers that are not finite"):
         model_of_run(run)
+
+
+def test_lists_are_no_longer_than_there_is_to_list(made: Artefacts, exported: Path) -> None:
+    path = exported / "config.yaml"
+    asked = DataSet.open(made.data).split("test").features
+    before = Predictor.load(exported).predict(asked, 3)
+    text = path.read_text()
+    assert text.count("  size: 3\n") == text.count("  size: 4\n") == 1
+    large = text.replace("  size: 4\n", f"  size: {10**12}\n")  # of neighbors
+    path.write_text(large.replace("  size: 3\n", f"  size: {10**30}\n"))  # of shortlist
+    after = Predictor.load(exported).predict(asked, 3)
+    assert after.labels.shape == before.labels.shape
+    path.write_text(text.replace("  labels: 4\n", f"  labels: {10**12}\n"))
+    with pytest.raises(CheckpointError, match=r"neighbors\.labels"):
+        Predictor.load(exported)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "0 lines for 6 documents"), (b"{}\n" * 6, "line .: no JSON object"),
+     (b'{"name": 1, "summary": []}\n' * 6, "no JSON object"), (b"[" * 9999 + b"\n" * 6, "no JSON"),
+     (b"\xff\n" * 6, "cannot be read")],
+    ids=range(5),
+)  # fmt: skip
+def test_damaged_titles_are_told(
+    made: Artefacts, tmp_path: Path, content: bytes, said: str
+) -> None:
+    run, data = shutil.copytree(made.run, tmp_path / "run"), tmp_path / "data"
+    shutil.copytree(made.data, data)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(str(made.data), str(data)))
+    assert len(list(examples(str(run), "test", 3, seed=0))) == 3
+    titles, meta = data / "test_documents.jsonl", json.loads((data / "meta.json").read_text())
+    titles.write_bytes(content)
+    meta["files"][titles.name]["bytes"] = len(content)
+    signed = DataSetMeta.model_validate(meta)
+    signed = signed.model_copy(update={"checksum": signed.computed_checksum()})
+    (data / "meta.json").write_text(signed.model_dump_json())
+    with pytest.raises(DataSetError, match=rf"test_documents\.jsonl.*({said})"):
+        list(examples(str(run), "test", 6, seed=0))

@@ -104,6 +104,9 @@ def test_any_manifest_is_used_or_refused(run: RunFolder, made: Artefacts) -> Non
             for value in HOSTILE[-3:]:
                 put(run, good | {key: good[key] | {inner: value}})
                 use()
+    put(run, {key: value for key, value in good.items() if key != "with_proxies"})
+    with pytest.raises(CheckpointError, match=r"manifest\.json: damaged \(no 'with_proxies'\)"):
+        run.model()
     for text in ("[" * 100_000, "", "\ufeff{}", "[]", "1", "null"):
         put(run, text)
         with pytest.raises(CheckpointError, match="damaged"):

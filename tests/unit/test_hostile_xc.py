@@ -50,6 +50,12 @@ def test_a_header_that_claims_much_takes_nothing(tmp_path: Path, ending: str) ->
     assert told.what == "the header says 1000000000000 documents, but only 1 lines follow"
 
 
+def test_a_path_that_cannot_be_is_told(tmp_path: Path) -> None:
+    for ending in ENDINGS:
+        with pytest.raises(InputError, match="cannot be read: embedded null byte"):
+            open_xc(f"{tmp_path}/a\0b.{ending}")
+
+
 def test_widths_beyond_the_data_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", f"1 {2**31 - 1} 3\n0 1:1\n")
     with at_most(16), pytest.raises(Exception, match="2,147,483,647 features for"):
@@ -62,7 +68,7 @@ def test_a_bomb_of_one_line_is_refused_in_little_memory(
     tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ray_xml.xc_io.MAX_LINE_BYTES", 2 << 20)
-    path = write(tmp_path / f"a.{ending}", b"1 2 3\n" + b" " * (128 << 20))
+    path = write(tmp_path / f"a.{ending}", b"1 2 3\n" + b" " * (96 << 20))
     assert path.stat().st_size < 200_000
     with at_most(64):
         assert "the line is longer than" in fault(path).what
