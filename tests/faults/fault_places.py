@@ -51,6 +51,10 @@ class OwnCluster:
         """Brings back what ``kill_node_of`` took."""
 
 
+# Ray's one coordinator of a cluster, which the first run of Ray Train starts for all.
+_RAY_S = "_AutoscalingCoordinatorActor"
+
+
 class JoinedCluster:
     """A cluster of several nodes on this machine, made here; commands join it at its head.
 
@@ -84,7 +88,7 @@ class JoinedCluster:
         return [
             f"actor {one['ActorClassName']} {one['State']}"
             for one in table
-            if one["State"] != "DEAD"
+            if one["State"] != "DEAD" and one["ActorClassName"] != _RAY_S
         ]
 
     def _titled(self) -> list[str]:
@@ -92,7 +96,7 @@ class JoinedCluster:
         return [
             f"{pid} {title[:60]}"
             for pid, title in processes(self._folder)
-            if not title.startswith("ray::IDLE")
+            if not title.startswith(("ray::IDLE", f"ray::{_RAY_S}"))
         ]
 
     def kill_node_of(self, pid: int) -> None:
