@@ -154,8 +154,10 @@ def epochs_in(root: Path) -> list[int]:
     """Epochs of the complete checkpoints, ascending."""
     if not root.is_dir():
         return []
-    names = [path.name.removeprefix(_PREFIX) for path in root.glob(f"{_PREFIX}*")]
-    return sorted(int(name) for name in names if re.fullmatch("[0-9]{1,18}", name))
+    names = [path.name.removeprefix(_PREFIX) for path in root.glob(f"{_PREFIX}*") if path.is_dir()]
+    epochs = {int(name) for name in names if re.fullmatch("[0-9]{1,18}", name)}
+    # epoch-2 is none of ours, and would not be where ``folder_of`` looks for it.
+    return sorted(epoch for epoch in epochs if folder_of(root, epoch).is_dir())
 
 
 def is_part(name: str) -> bool:

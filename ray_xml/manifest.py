@@ -6,10 +6,12 @@ says so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ray_xml.epoch_line import checked_line
 from ray_xml.errors import CheckpointError
 from ray_xml.json_text import MOST, count_of, shown
 
@@ -40,6 +42,9 @@ def checked_manifest(tree: Mapping[str, Any], path: Path) -> Manifest:
                 check(found[key])
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{key} is wrong: {error}") from error
+    line = found.get("line")
+    if line is not None and line["epoch"] != found.get("epoch"):
+        raise ValueError(f"line is wrong: it is of epoch {line['epoch']}")
     return found
 
 
@@ -84,6 +89,24 @@ def _numbers(value: Any) -> None:
         _number(one)
 
 
+def _sha256(value: Any) -> None:
+    if not isinstance(value, str) or re.fullmatch("[0-9a-f]{64}", value) is None:
+        raise ValueError(f"{shown(value)} is no SHA-256")
+
+
+def _parts(value: Any) -> None:
+    _is(dict)(value)
+    for part in value.values():
+        _is(dict)(part)
+        count_of(part.get("bytes"))
+        _sha256(part.get("sha256"))
+
+
+def _version(value: Any) -> None:
+    if not isinstance(value, str) or len(value) > 80:
+        raise ValueError(f"{shown(value)} is no version")
+
+
 _KEYS: dict[str, Callable[[Any], None]] = {
     "epoch": _width,
     "num_features": _width,
@@ -96,4 +119,8 @@ _KEYS: dict[str, Callable[[Any], None]] = {
     "exact": _texts,
     "data_set": _data_set,
     "adam_steps": _numbers,
+    "parts": _parts,
+    "line": _optional(checked_line),
+    "ray_xml": _version,
+    "seal": _sha256,
 }

@@ -98,7 +98,8 @@ def seeds(target: str, made: Artefacts) -> list[bytes]:
         np.save(file, np.ones((FEATURES, DIM), np.float32))
         return [b"\0" + file.getvalue()]
     if target == "manifest":
-        return [b"\0" + (checkpoint / "manifest.json").read_bytes()]
+        text = (checkpoint / "manifest.json").read_bytes()
+        return [b"\0" + text, b"\1" + text]
     if target == "part":
         parts = sorted(checkpoint.glob("*.safetensors"))
         return [bytes([i]) + path.read_bytes() for i, path in enumerate(parts)]

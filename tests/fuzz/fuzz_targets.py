@@ -10,18 +10,19 @@ The first byte of an input chooses (a file of the artefact, or options); the res
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tiny import DIM, FEATURES, LABELS, Artefacts, small_config, training
+from tiny import DIM, FEATURES, LABELS, Artefacts, put_right, small_config, training
 
 from ray_xml import compact_file, lexical_file
-from ray_xml.checkpoint import folder_of
+from ray_xml.checkpoint import folder_of, sealed
 from ray_xml.config import dump_config, load_config
 from ray_xml.console import Watcher, describe_epoch
 from ray_xml.data_copy import receive
@@ -215,20 +216,21 @@ class Targets:
     # ---- a run folder ------------------------------------------------------------------------
 
     def manifest(self, data: bytes) -> None:
-        """The manifest of the checkpoint: predicted with, and gone on from."""
-        with self._instead(self._checkpoint / "manifest.json", data[1:]):
+        """The manifest of the checkpoint, sealed or as it is: predicted with, gone on from."""
+        text = data[1:] if (data[:1] or b"\0")[0] & 1 else _sealed(data[1:])
+        with self._instead(self._checkpoint / "manifest.json", text):
             self._use_run(resume=True)
+            with self._run_kept() as run:
+                run.metrics_file.unlink()  # so that its line is the manifest's
+                self._begin(run)
 
     def part(self, data: bytes) -> None:
-        """A part of the checkpoint, its size in the manifest made right."""
+        """A part of the checkpoint, the manifest made to fit."""
         parts = sorted(self._checkpoint.glob("*.safetensors"))
         path = parts[(data[:1] or b"\0")[0] % len(parts)]
-        manifest = json.loads((self._checkpoint / "manifest.json").read_bytes())
-        manifest["parts"][path.name] = len(data) - 1
-        with (
-            self._instead(path, data[1:]),
-            self._instead(self._checkpoint / "manifest.json", json.dumps(manifest).encode()),
-        ):
+        manifest = self._checkpoint / "manifest.json"
+        with self._instead(path, data[1:]), self._instead(manifest, manifest.read_bytes()):
+            put_right(path)
             self._use_run(resume=True)
 
     def lexical(self, data: bytes) -> None:
@@ -251,24 +253,19 @@ class Targets:
     def run_files(self, data: bytes) -> None:
         """What else lies in a run folder."""
         name = RUN_FILES[(data[:1] or b"\0")[0] % len(RUN_FILES)]
-        run = RunFolder(self.made.run)
-        kept = {one: (run.path / one).read_bytes() for one in RUN_FILES[:3]}
-        (run.path / name).write_bytes(data[1:])
-        try:
-            for line in run.lines():
-                describe_epoch(line)
-            run.step_losses()
-            watcher = Watcher(run)
-            event = watcher._read()
-            if event:
-                watcher._describe(event)
-            run.begin(small_config(self.made.data, run.path).resolved(DataSet.open(self.made.data)))
-        except RayXmlError:
-            return
-        finally:
-            for one, content in kept.items():
-                (run.path / one).write_bytes(content)
-            (run.path / "progress.json").unlink(missing_ok=True)
+        with self._run_kept() as run:
+            (run.path / name).write_bytes(data[1:])
+            try:
+                for line in run.lines():
+                    describe_epoch(line)
+                watcher = Watcher(run)
+                event = watcher._read()
+                if event:
+                    watcher._describe(event)
+                run.step_losses()
+            except RayXmlError:
+                pass
+            self._begin(run)
 
     def storage(self, data: bytes) -> None:
         """A run's storage: JSON {name: text or [first byte, size]} over that of a real run."""
@@ -285,7 +282,8 @@ class Targets:
         }
         for name, content in changes.items():
             text = content if isinstance(content, str) else json.dumps(content)
-            held[name] = text.encode("utf-8", "surrogatepass")
+            raw = text.encode("utf-8", "surrogatepass")
+            held[name] = _sealed(raw) if name.endswith("/manifest.json") else raw
         outer = self._scratch / "outer"
         shutil.rmtree(outer, ignore_errors=True)
         outer.mkdir()
@@ -338,6 +336,35 @@ class Targets:
             yield
         finally:
             path.write_bytes(kept)
+
+    @contextmanager
+    def _run_kept(self) -> Iterator[RunFolder]:
+        """The run, whose small files and checkpoint are put back after the block."""
+        run = RunFolder(self.made.run)
+        names = (run.config_file, run.metrics_file, *run.path.glob("losses/*"))
+        kept = {path: path.read_bytes() for path in names}
+        try:
+            yield run
+        finally:
+            aside = self._checkpoint.with_name(f"{self._checkpoint.name}.damaged")
+            if aside.exists():
+                aside.rename(self._checkpoint)
+            for path, content in kept.items():
+                path.write_bytes(content)
+            run.progress_file.unlink(missing_ok=True)
+
+    def _begin(self, run: RunFolder) -> None:
+        """Goes on with the run; its lines are then lines."""
+        config = small_config(self.made.data, run.path).resolved(DataSet.open(self.made.data))
+        try:
+            with redirect_stderr(io.StringIO()):  # which warns of damage
+                run.begin(config)
+            if run.metrics_file.exists():
+                text = run.metrics_file.read_text(encoding="utf-8")
+                if len(run.lines()) != text.count("\n"):
+                    raise FindingError("what was made anew is not read")
+        except RayXmlError:
+            return
 
     def _use_data_set(self, path: Path, copied: bool = False) -> None:
         """Opens a data set and does with it what training and prediction begin with."""
@@ -457,6 +484,14 @@ def _signed(data: bytes) -> bytes:
         text: str = meta.model_copy(update={"checksum": meta.computed_checksum()}).model_dump_json()
         return text.encode()
     except Exception:
+        return data
+
+
+def _sealed(data: bytes) -> bytes:
+    """A manifest with the seal that its content asks for, if it is one at all."""
+    try:
+        return json.dumps(sealed(json.loads(data))).encode()
+    except (ValueError, AttributeError, RecursionError):
         return data
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
-from tiny import DIM, FEATURES, LABELS, Artefacts, make_artefacts
+from tiny import DIM, FEATURES, LABELS, Artefacts, make_artefacts, put_right
 from traps import Trap
 
 from ray_xml import compact_file
@@ -209,6 +209,7 @@ def test_a_run_with_numbers_that_are_not_finite_is_told(made: Artefacts, tmp_pat
     raw = bytearray(part.read_bytes())
     raw[-4 * DIM * LABELS :] = np.full(DIM * LABELS, np.nan, np.float32).tobytes()
     part.write_bytes(raw)
+    put_right(part)
     with pytest.raises(CheckpointError, match="proxies holds numbers that are not finite"):
         model_of_run(run)
 

@@ -23,7 +23,6 @@ LAYERS = [
         "ray_xml.arrow_split",
     ],
     [
-        "ray_xml.manifest",
         "ray_xml.epoch_line",
         "ray_xml.config",
         "ray_xml.partition",
@@ -32,11 +31,11 @@ LAYERS = [
         "ray_xml.heap",
         "ray_xml.transfer",
         "ray_xml.storage",
-        "ray_xml.heap",
         "ray_xml.disk",
         "ray_xml.finite",
     ],
     [
+        "ray_xml.manifest",
         "ray_xml.row_adam",
         "ray_xml.lean_adam",
         "ray_xml.matrix_file",

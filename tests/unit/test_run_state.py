@@ -41,7 +41,7 @@ def save(made: Training, root: Path, *, with_proxies: bool = True) -> dict:
         made.exchange,
         made.data,
         made.config,
-        LINE,
+        LINE | {"epoch": made.state.epoch},
     )
     return checkpoint.read_manifest(checkpoint.folder_of(root, made.state.epoch))
 
@@ -89,7 +89,7 @@ def test_the_manifest_tells_what_prediction_needs(data: DataSet, tmp_path: Path)
     assert manifest["data_set"] == {"name": "made", "checksum": data.meta.checksum}
     assert (manifest["num_features"], manifest["num_labels"], manifest["dim"]) == (300, 80, 24)
     assert manifest["validation"] == {"P@1": 50.0}
-    assert manifest["line"] == LINE
+    assert manifest["line"] == LINE | {"epoch": manifest["epoch"]}
     assert manifest["ray_xml"] == __version__
     assert manifest["blend"] == DEFAULT.as_dict()
     assert manifest["with_proxies"]
