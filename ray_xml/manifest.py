@@ -61,7 +61,7 @@ def _is(*kinds: type) -> Callable[[Any], None]:
     return check
 
 
-def _optional(check: Callable[[Any], None]) -> Callable[[Any], None]:
+def _optional(check: Callable[[Any], object]) -> Callable[[Any], None]:
     return lambda value: None if value is None else check(value)
 
 
