@@ -62,7 +62,11 @@ def _is(*kinds: type) -> Callable[[Any], None]:
 
 
 def _optional(check: Callable[[Any], object]) -> Callable[[Any], None]:
-    return lambda value: None if value is None else check(value)
+    def checked(value: Any) -> None:
+        if value is not None:
+            check(value)
+
+    return checked
 
 
 def _texts(value: Any) -> None:
