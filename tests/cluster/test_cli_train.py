@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from small_runs import Run, assert_same_checkpoint, both_config
 from ray_xml.config import dump_config
 from ray_xml.predictor import Predictor
 from ray_xml.run_folder import RunFolder
+from ray_xml.run_lock import driver_lock
 from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
 
@@ -90,7 +92,6 @@ def story(straight: Run, data: DataSet, tmp_path_factory: pytest.TempPathFactory
     config = config.model_copy(update={"data": "data", "run": "run"})
     (folder / "config.yaml").write_text(dump_config(config))
     command = story.train("interrupted", until=1)
-    story.ended["at once"] = ray_xml("train", "config.yaml", folder=folder)
     command.interrupt()
     story.close("interrupted", command)
     command = story.train("killed", until=story.done["interrupted"] + 1)
@@ -123,11 +124,12 @@ def test_ctrl_c_stops_and_says_how_to_go_on(story: Story) -> None:
 
 
 def test_the_same_run_at_once_is_refused(story: Story) -> None:
-    status, out, err = story.ended["at once"]
+    with driver_lock(story.run.path):
+        status, out, err = ray_xml("train", "config.yaml", folder=story.folder)
     assert (status, out) == (1, "")
     assert re.fullmatch(
-        r"error: \S+/run is being trained already by process \d+ on \S+; wait for it, stop it, or "
-        r"choose another run folder\n",
+        rf"error: \S+/run is being trained already by process {os.getpid()} on \S+; wait for it, "
+        r"stop it, or choose another run folder\n",
         err,
     )
 
@@ -238,13 +240,29 @@ def spoilt(story: Story) -> Path:
     return folder
 
 
-def test_a_worker_s_traceback_reaches_the_terminal(story: Story, spoilt: Path) -> None:
-    overrides = ("data=spoilt", "run=bad", "resources.workers=1", "resources.label_shards=1")
+def test_a_spoilt_data_set_is_refused(story: Story, spoilt: Path) -> None:
+    status, out, err = ray_xml(
+        "train", "config.yaml", "data=spoilt", "run=bad", folder=story.folder
+    )
+    assert (status, out) == (1, "")
+    assert "error: " in err
+    assert "spoilt" in err
+    assert "Traceback" not in err
+
+
+def test_a_worker_s_traceback_reaches_the_terminal(story: Story) -> None:
+    shutil.copytree(story.run.path, story.folder / "bad")
+    shutil.rmtree(story.folder / "bad" / "losses")
+    (story.folder / "bad" / "losses").write_text("where a folder should be")
+    overrides = (
+        "run=bad", f"training.epochs={EPOCHS + 1}", "resources.workers=1",
+        "resources.label_shards=1",
+    )  # fmt: skip
     command = Command("train", "config.yaml", *overrides, folder=story.folder)
     story.close("failed", command)
     status, _, err = story.ended["failed"]
     assert status == 1
-    assert "error: worker" in err
+    assert "error: worker 0 failed:" in err
     assert "in _work" in err
-    assert "ids of features are not all in 0..299" in err
+    assert "FileExistsError" in err
     assert story.left["failed"] == []
