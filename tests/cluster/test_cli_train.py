@@ -242,7 +242,7 @@ def spoilt(story: Story) -> Path:
 
 def test_a_spoilt_data_set_is_refused(story: Story, spoilt: Path) -> None:
     status, out, err = ray_xml(
-        "train", "config.yaml", "data=spoilt", "run=bad", folder=story.folder
+        "train", "config.yaml", "data=spoilt", "run=refused", folder=story.folder
     )
     assert (status, out) == (1, "")
     assert "error: " in err
