@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +21,19 @@ from ray_xml.store import DataSet
 
 if TYPE_CHECKING:
     from small_runs import Run
+
+# Seconds for a test of the folders that start Ray: fixtures count, and machines are shared.
+_WITH_RAY = {"cluster": 600, "faults": 900}
+# Ray's own: Ray Train builds a ray.data context, whose defaults ray.data calls deprecated.
+_RAY_WARNS = "ignore::DeprecationWarning:ray.data.context"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        seconds = _WITH_RAY.get(item.path.parent.name)
+        if seconds is not None:
+            item.add_marker(pytest.mark.filterwarnings(_RAY_WARNS))
+            item.add_marker(pytest.mark.timeout(seconds))
 
 
 @pytest.fixture(autouse=True)
