@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import RawIOBase
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -95,13 +96,17 @@ def add_line(path: Path, text: str) -> None:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))
         broken = file.read(1) not in (b"", b"\n")
-        left = memoryview((b"\n" if broken else b"") + text.encode() + b"\n")
         try:
-            while left:  # a disk takes a part before it is full
-                left = left[file.write(left) :]
+            write_all(file, memoryview((b"\n" if broken else b"") + text.encode() + b"\n"))
         except OSError:
             file.truncate(size)
             raise
+
+
+def write_all(file: RawIOBase, data: memoryview) -> None:
+    """Writes to an unbuffered file: a disk takes a part before it is full."""
+    while data:
+        data = data[file.write(data) :]
 
 
 def sha256_of(path: Path) -> str:

@@ -8,11 +8,12 @@ folder; and a range that lost its memory finds it again.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from ray_xml.disk import sync, write_all
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,11 @@ class MatrixFile:
         assert block.shape[1] == self.dim
         with open(self.path, "r+b", buffering=0) as file:
             file.seek(first * self._row_bytes)
-            left = np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
-            while left:  # a full disk may take a part and only then complain
-                left = left[file.write(left) :]
+            write_all(file, np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
 
     def sync(self) -> None:
         """After a process's last ``write``: readers on other machines see what it wrote."""
-        with open(self.path, "r+b") as file:
-            os.fsync(file.fileno())
+        sync(self.path)
 
     def open(self) -> np.ndarray:
         """[rows, dim], memory-mapped; changes to it would stay private.

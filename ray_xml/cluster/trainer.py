@@ -72,25 +72,25 @@ def train(config: RunConfig) -> Outcome:
     )
     folder = RunFolder(config.run)
     with driver_lock(folder.path):
-        before = folder.begin(config)
+        before = folder.begin(config)  # reads the newest checkpoint: once a start, at most
         storage = RunStorage(config.resources.storage) if config.resources.storage else None
         if storage is not None and storage.catch_up(folder, config):
             before = folder.begin(config)
         with Uploader(folder, storage):
             if before < config.training.total:
-                _train(config, data, folder)
+                _train(config, data, folder, before)
         done = folder.epochs_done()
         return Outcome(folder.path, done, done - before, folder.lines())
 
 
-def _train(config: RunConfig, data: DataSet, folder: RunFolder) -> None:
-    """Starts as often as it takes."""
+def _train(config: RunConfig, data: DataSet, folder: RunFolder, done: int) -> None:
+    """Starts as often as it takes to get from ``done`` epochs to the last one."""
     with session(config.resources) as where, Watcher(folder) as watcher:
         failures = 0
-        while (done := folder.begin(config)) < config.training.total:
+        while done < config.training.total:
             try:
                 _start(config, data, folder, where, watcher.say, first=failures == 0)
-                failures = 0
+                failures, done = 0, folder.epochs_done()
             except LostError as error:
                 failures = failures + 1 if folder.epochs_done() == done else 1
                 if failures > config.resources.max_failures:
@@ -102,7 +102,8 @@ def _train(config: RunConfig, data: DataSet, folder: RunFolder) -> None:
                 folder.progress_file.unlink(missing_ok=True)
                 watcher.say(f"lost: {_first_line(error)}")
                 time.sleep(_PAUSES[min(failures, len(_PAUSES)) - 1])
-                watcher.say(f"going on after epoch {folder.epochs_done()}")
+                done = folder.begin(config)
+                watcher.say(f"going on after epoch {done}")
 
 
 def _start(
