@@ -1,4 +1,4 @@
-"""What KubeRay's RayCluster and RayJob (ray.io/v1) may hold, as far as examples/kubernetes needs it.
+"""What KubeRay's RayCluster and RayJob (ray.io/v1) may hold, as far as our examples need it.
 
 Written by hand after the fields and rules of the resources' definitions in KubeRay 1.5 and later.
 Stricter than they are: an API server drops fields that it does not know, here they are errors.
