@@ -57,7 +57,7 @@ def runs(name: str) -> list[RunConfig]:
 def test_every_command_is_one_that_we_take(name: str) -> None:
     parsed = [_options(words) for words in commands(name)]
     assert all(callable(one.command) for one in parsed)
-    assert runs(name)
+    assert runs(name)  # each file shows one
     for job, _ in COMMAND.findall(joined(name)):
         assert not job or (ROOT / "jobs" / f"{job}.py").is_file()
 
