@@ -156,8 +156,9 @@ def session(resources: ResourcesConfig) -> Iterator[str]:
             **options,
         )
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
-        hint = ""  # Ray tells a client with a wrong token, or none, only that it cannot connect
-        if joins:
+        hint = ""
+        # In other cases Ray tells a client with a wrong token, or none, only that it cannot connect.
+        if joins and not isinstance(error, AuthenticationError):
             hint = (
                 ". Where it has token authentication, set RAY_AUTH_MODE=token and have its token "
                 "in ~/.ray/auth_token, or in the file that RAY_AUTH_TOKEN_PATH names"
