@@ -157,7 +157,7 @@ def session(resources: ResourcesConfig) -> Iterator[str]:
         )
     except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
         hint = ""
-        # In other cases Ray tells a client with a wrong token, or none, only that it cannot connect.
+        # Elsewhere Ray tells a client without the right token only that it cannot connect.
         if joins and not isinstance(error, AuthenticationError):
             hint = (
                 ". Where it has token authentication, set RAY_AUTH_MODE=token and have its token "
