@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from ray_xml.cluster.placement import Node, place_shards, shard_threads, worker_places
 from ray_xml.errors import ResourceError
@@ -154,8 +155,17 @@ def session(resources: ResourcesConfig) -> Iterator[str]:
             runtime_env={"env_vars": variables},
             **options,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ResourceError(f"the Ray cluster at {address!r} cannot be joined: {error}") from error
+    except (AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
+        hint = ""
+        # Elsewhere Ray tells a client without the right token only that it cannot connect.
+        if joins and not isinstance(error, AuthenticationError):
+            hint = (
+                ". Where it has token authentication, set RAY_AUTH_MODE=token and have its token "
+                "in ~/.ray/auth_token, or in the file that RAY_AUTH_TOKEN_PATH names"
+            )
+        raise ResourceError(
+            f"the Ray cluster at {address!r} cannot be joined: {error}{hint}"
+        ) from error
     try:
         yield "the cluster" if joins else "this machine"
     finally:
