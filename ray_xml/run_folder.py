@@ -9,6 +9,7 @@ embeddings/      what label ranges read in the current cycle, see ``range_state`
                  going on)
 neighbors.safetensors  the sparse channel, see ``lexical_file``
 progress.json    what is going on right now (while a run is going on)
+tensorboard/ loggers/  what ``run_loggers`` writes
 .lock .workers   who is at work, see ``run_lock``; .pause asks workers to stop after an epoch
 """
 
@@ -18,7 +19,6 @@ import json
 import os
 import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from ray_xml.disk import add_line, replace_text, writing
 from ray_xml.errors import CheckpointError, ConfigError, DiskError, VersionError
 from ray_xml.run_config import RunConfig, differences
 from ray_xml.run_lock import DRIVER
+from ray_xml.run_records import METRICS, PROGRESS, read_lines
 
 
 class RunFolder:
@@ -39,8 +40,8 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).resolve()
         self.config_file = self.path / "config.yaml"
-        self.metrics_file = self.path / "metrics.jsonl"
-        self.progress_file = self.path / "progress.json"
+        self.metrics_file = self.path / METRICS
+        self.progress_file = self.path / PROGRESS
         self.pause_file = self.path / ".pause"
         self.neighbors_file = self.path / "neighbors.safetensors"
         self.checkpoints = self.path / "checkpoints"
@@ -199,15 +200,7 @@ class RunFolder:
 
     def lines(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, but for one that was cut."""
-        if not self.metrics_file.exists():
-            return []
-        lines = []
-        for text in self.metrics_file.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, RecursionError):
-                line = json.loads(text)
-                if isinstance(line, dict) and isinstance(line.get("epoch"), int):
-                    lines.append(line)
-        return lines
+        return read_lines(self.path)
 
     def step_losses(self) -> np.ndarray:
         """float32 [steps]: the loss of every step of the run so far."""

@@ -22,7 +22,7 @@ from ray_xml.run_folder import RunFolder, tell
 from ray_xml.storage import Storage
 
 _MANIFEST = "manifest.json"
-_SMALL = ("config.yaml", "metrics.jsonl", "losses/epoch-*.npy")
+_SMALL = ("config.yaml", "metrics.jsonl", "losses/epoch-*.npy", "loggers/*.json")
 # Other runs with the same settings write the same bytes under these names.
 _LARGE = ("neighbors.safetensors",)
 _TRIES = 5  # a run that goes on may take away files that are being sent
@@ -142,7 +142,9 @@ class RunStorage:
             folder.begin(config)
         self._check_same(folder.config(), config, str(folder.path))
         stored = self.storage.sizes()
-        small = [name for name in stored if name == "metrics.jsonl" or name.startswith("losses/")]
+        small = [
+            name for name in stored if name.startswith(("metrics.jsonl", "losses/", "loggers/"))
+        ]
         for name in [*small, *_LARGE, *(n for n in stored if n.startswith("shortlists/"))]:
             target = folder.path / name
             same_size = target.exists() and target.stat().st_size == stored.get(name)
