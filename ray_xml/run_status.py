@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from ray_xml.errors import CheckpointError, ConfigError
 from ray_xml.run_identity import identity
 from ray_xml.run_lock import Holder, driver_of
 from ray_xml.run_records import read_event, read_lines
-from ray_xml.run_text import seconds_left
+from ray_xml.run_text import describe_epoch, describe_event, seconds_left
 
 State = Literal["going on", "finished", "stopped"]
 
@@ -91,11 +92,12 @@ def status_of(folder: str | Path, *, check: bool = False) -> Status:
     config = _config(run)
     # Asked first: what is written before the driver goes is then seen below.
     driver = driver_of(run)
-    lines = read_lines(run)
+    lines = [line for line in read_lines(run) if _is_report(line)]
     stored = _checkpoints(run / "checkpoints", check)
     done = max((one.epoch for one in stored if one.damage is None), default=0)
     total = int(config["training"]["epochs"])
     event = read_event(run) if driver is not None else None
+    event = event if event is not None and _is_event(event) else None
     state: State = "going on" if driver else "finished" if done >= total else "stopped"
     return Status(
         run=str(run),
@@ -112,6 +114,21 @@ def status_of(folder: str | Path, *, check: bool = False) -> Status:
         checkpoints=stored,
         free=shutil.disk_usage(run).free,
     )
+
+
+def _is_report(line: dict[str, Any]) -> bool:
+    """Whether a line has what an epoch's has: anybody may have written into the file."""
+    try:
+        return bool(describe_epoch(line))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return False
+
+
+def _is_event(event: dict[str, Any]) -> bool:
+    try:
+        return bool(describe_event(event, []))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return False
 
 
 def _config(run: Path) -> Mapping[str, Any]:
@@ -136,11 +153,11 @@ def _config(run: Path) -> Mapping[str, Any]:
 
 def _best(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
     told = next((line["best"] for line in reversed(lines) if "best" in line), None)
-    if not told or not told["epoch"]:
+    if not isinstance(told, dict) or not told.get("epoch"):
         return None
-    chosen = [line for line in lines if line["epoch"] == told["epoch"]]
-    value = chosen[0].get("validation", {}).get(told["metric"]) if chosen else None
-    return {"epoch": told["epoch"], "metric": told["metric"], "value": value}
+    epoch, metric = told["epoch"], str(told.get("metric"))
+    chosen = next((line for line in lines if line["epoch"] == epoch), {})
+    return {"epoch": epoch, "metric": metric, "value": chosen.get("validation", {}).get(metric)}
 
 
 def _checkpoints(root: Path, check: bool) -> list[StoredEpoch]:
@@ -148,8 +165,7 @@ def _checkpoints(root: Path, check: bool) -> list[StoredEpoch]:
     for path in sorted(root.glob("epoch-*.damaged")):
         number = path.name.removeprefix("epoch-").removesuffix(".damaged")
         if number.isdigit():
-            size = sum(file.stat().st_size for file in path.iterdir())
-            found.append(StoredEpoch(int(number), size, False, "set aside", aside=True))
+            found.append(StoredEpoch(int(number), _bytes_in(path), False, "set aside", aside=True))
     return [one for one in found if one.bytes >= 0]
 
 
@@ -160,7 +176,14 @@ def _stored(root: Path, epoch: int, check: bool) -> StoredEpoch:
     except CheckpointError as error:
         if not folder.exists():  # the run has gone on, and taken it away
             return StoredEpoch(epoch, -1, False)
-        size = sum(file.stat().st_size for file in folder.iterdir())
-        return StoredEpoch(epoch, size, False, damage(error))
+        return StoredEpoch(epoch, _bytes_in(folder), False, damage(error))
     size = sum(part_sizes(manifest).values())
-    return StoredEpoch(epoch, size, bool(manifest["with_proxies"]))
+    return StoredEpoch(epoch, size, bool(manifest.get("with_proxies")))
+
+
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    with suppress(OSError):  # no folder, or one that is being taken away
+        for file in folder.iterdir():
+            total += file.lstat().st_size
+    return total

@@ -47,5 +47,5 @@ def cluster() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def straight(cluster: None, data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """16 epochs without a stop on 2 workers and 3 shards, every checkpoint and shortlist kept."""
-    folder = tmp_path_factory.mktemp("straight") / "run"
+    folder = tmp_path_factory.mktemp("straight") / "straight"
     return start(both_config(data, folder, workers=2, shards=3, epochs=16, keep=16))

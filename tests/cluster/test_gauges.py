@@ -13,8 +13,8 @@ _SAMPLE = re.compile(r"^(ray_xml_\w+)\{(.*)\} (\S+)$", re.MULTILINE)
 _TAG = re.compile(r'(\w+)="([^"]*)"')
 
 
-def scrape() -> dict[tuple[str, str], float]:
-    """Values by (name, metric or phase) of the run "run", of all nodes."""
+def scrape(run: str) -> dict[tuple[str, str], float]:
+    """Values by (name, metric or phase) of a run, of all nodes."""
     found = {}
     for node in ray.nodes():
         address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
@@ -22,7 +22,7 @@ def scrape() -> dict[tuple[str, str], float]:
             text = answer.read().decode()
         for name, tags, value in _SAMPLE.findall(text):
             told = dict(_TAG.findall(tags))
-            if told.get("run") == "run":
+            if told.get("run") == run:
                 found[name, told.get("metric") or told.get("phase") or ""] = float(value)
     return found
 
@@ -38,7 +38,8 @@ def test_prometheus_sees_the_run(straight: Run) -> None:
         ("ray_xml_phase", "classifier"): 0,
     }  # fmt: skip
     end = time.monotonic() + 60
-    while (seen := scrape()) != {**seen, **expected}:  # Ray exports every few seconds
+    name = straight.folder.path.name
+    while (seen := scrape(name)) != {**seen, **expected}:  # Ray exports every few seconds
         assert time.monotonic() < end, seen
         time.sleep(0.5)
     assert seen["ray_xml_loss", ""] > 0

@@ -164,6 +164,25 @@ def test_no_run_and_a_damaged_config(run: Path, tmp_path: Path) -> None:
             status_of(run)
 
 
+def test_files_that_somebody_else_wrote_into(
+    going_on: tuple[Path, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = going_on
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 3}\n{"epoch": 4, "loss": "x", "seconds": {}, "docs_per_second": 1}\n')
+    (run / PROGRESS).write_text('{"phase": "classifier"}')
+    (run / "checkpoints" / "epoch-0003").touch()
+    (run / "checkpoints" / "epoch-0004.damaged").symlink_to("nowhere")
+    status = status_of(run)
+    assert [line["epoch"] for line in status.lines] == [1, 2]
+    assert status.progress is None
+    assert [(one.epoch, one.bytes > 0) for one in status.checkpoints] == [
+        (1, True), (2, True), (3, False), (4, False),
+    ]  # fmt: skip
+    assert main(["status", str(run)]) == 0
+    assert "now   starting" in capsys.readouterr().out
+
+
 def test_json_is_one_object(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(run), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
