@@ -198,7 +198,7 @@ class _Post:
     def _try(self, call: Callable[[], None]) -> bool:
         try:
             call()
-        except Exception as error:
+        except BaseException as error:  # another's code; Ctrl-C comes to the main thread
             if not self._told:
                 self._told = True
                 said = f"{type(error).__name__}: {error}".strip().splitlines()[0]

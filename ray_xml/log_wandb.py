@@ -15,12 +15,17 @@ from typing import Any
 import wandb
 
 from ray_xml.disk import replace_text
+from ray_xml.errors import ConfigError
 from ray_xml.follow import Line, Listener
 from ray_xml.run_records import scalars
 
 
 class WandbLogger(Listener):
-    """Tells ``project``; ``config`` is the run's, as plain values."""
+    """Tells ``project``; ``config`` is the run's, as plain values.
+
+    Raises:
+        ConfigError: nobody is logged in.
+    """
 
     name = "Weights & Biases"
 
@@ -30,6 +35,15 @@ class WandbLogger(Listener):
         self._told = 0
         self._id = ""
         self._there: Any = None
+        # The console is ours, and a question on it would wait for ever.
+        wandb.setup(wandb.Settings(silent=True))
+        try:
+            wandb.login()
+        except wandb.errors.UsageError as error:
+            raise ConfigError(
+                f"logging.wandb={project}, but nobody is logged in ({error}); do so, set "
+                "WANDB_API_KEY or WANDB_MODE=offline, or set logging.wandb=null"
+            ) from error
 
     def begin(self, lines: Sequence[Line]) -> None:
         self._remember()
@@ -40,7 +54,6 @@ class WandbLogger(Listener):
             resume="allow",
             dir=str(self._file.parent),
             config=dict(self._config),
-            # The console is ours, and a question on it would wait for ever.
             settings=wandb.Settings(console="off", silent=True),
         )
         for line in lines:

@@ -35,7 +35,6 @@ def test_prometheus_sees_the_run(straight: Run) -> None:
         ("ray_xml_shortlist_recall", ""): last["shortlist_recall"],
         ("ray_xml_candidate_recall", ""): last["candidate_recall"],
         ("ray_xml_validation", "P@1"): last["validation"]["P@1"],
-        ("ray_xml_phase", "classifier"): 0,
     }  # fmt: skip
     end = time.monotonic() + 60
     name = straight.folder.path.name
@@ -44,4 +43,6 @@ def test_prometheus_sees_the_run(straight: Run) -> None:
         time.sleep(0.5)
     assert seen["ray_xml_loss", ""] > 0
     assert seen["ray_xml_docs_per_second", ""] > 0
-    assert all(value == 0 for (name, _), value in seen.items() if name == "ray_xml_phase")
+    phases = {phase: value for (name, phase), value in seen.items() if name == "ray_xml_phase"}
+    assert phases  # which ones were seen is a matter of time: some last for milliseconds
+    assert set(phases.values()) == {0}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -220,6 +222,18 @@ def test_wandb_has_the_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (kept["project"], kept["epoch"]) == ("xml", 3)
     files = sorted((run.path / "loggers" / "wandb").glob(f"offline-run-*/run-{kept['id']}.wandb"))
     assert [wandb_steps(file) for file in files] == [[1, 2], [3]]
+
+
+def test_wandb_asks_no_questions(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    code = "from ray_xml.log_wandb import WandbLogger; from pathlib import Path\n"
+    code += "WandbLogger('xml', Path(), {})"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    done = subprocess.run(  # wandb reads its settings once a process
+        [sys.executable, "-c", code], env={**kept, "HOME": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert "ConfigError: logging.wandb=xml, but nobody is logged in" in done.stderr
 
 
 def wandb_steps(file: Path) -> list[int]:
