@@ -13,7 +13,8 @@ Every writer puts its parts, each with a note of its checksum, into a folder wit
 name; the last one gathers the notes in the manifest and renames. A folder with the final name is
 therefore complete; ``checkpoint_check`` finds what has happened to it since. Parts carry the range
 they hold, so they can be read back at any number of workers: ``pieces`` cuts what is wanted out of
-whichever files hold it.
+whichever files hold it. torch is imported only where tensors are: whoever asks for manifests alone
+need not wait for it.
 """
 
 from __future__ import annotations
@@ -27,13 +28,10 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from ray_xml import __version__
 from ray_xml.disk import replace_text, sha256_of, sync, writing
@@ -41,6 +39,9 @@ from ray_xml.errors import CheckpointError, VersionError
 from ray_xml.json_text import count_of, parse_json, shown
 from ray_xml.manifest import checked_manifest
 from ray_xml.partition import Range, overlap
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT_VERSION = 3  # 2 had no checksums
 ADVICE = "; use another checkpoint of the run"  # the end of every message about damage
@@ -82,6 +83,8 @@ def save_part(
     Raises:
         DiskError: the disk is full or takes nothing.
     """
+    from safetensors.torch import save_file
+
     path = folder / f"{kind}-{number:05d}.safetensors"
     with writing(path):
         save_file(
@@ -280,6 +283,8 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 
 def load_range(folder: Path, kind: str, name: str, wanted: Range, *, axis: int = 0) -> np.ndarray:
     """All of ``pieces`` together, for what is small; bfloat16 comes out as float32."""
+    import torch
+
     found = [piece for _, piece in pieces(folder, kind, name, wanted, axis=axis)]
     if not found:
         raise CheckpointError(f"{folder}: nothing of {name!r} is asked for; use another checkpoint")
@@ -294,6 +299,8 @@ def load_into(tensor: Tensor, folder: Path, kind: str, name: str, wanted: Range,
     Raises:
         CheckpointError: as ``pieces``, or it has another shape or type.
     """
+    import torch
+
     for first, piece in pieces(folder, kind, name, wanted, axis=axis):
         shape = [*tensor.shape]
         shape[axis] = piece.shape[axis]

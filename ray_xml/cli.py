@@ -17,6 +17,7 @@ from ray_xml import __version__
 from ray_xml.data_cli import add_data_commands
 from ray_xml.errors import RayXmlError
 from ray_xml.plan_cli import add_plan
+from ray_xml.status_cli import add_status
 
 if TYPE_CHECKING:
     pass
@@ -78,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("run", help="the run folder to make, or to bring up to date")
     fetch.set_defaults(command=_fetch)
 
+    add_status(commands)
+
     evaluate = commands.add_parser("evaluate", help="measure a run's best model on a split")
     evaluate.add_argument("run", help="a run folder")
     evaluate.add_argument("--data", help="data-set folder (default: the run's)")
@@ -118,8 +121,8 @@ def _positive(text: str) -> int:
 def _train(options: argparse.Namespace) -> int:
     from ray_xml.cluster.trainer import train
     from ray_xml.config import load_config
-    from ray_xml.console import describe_epoch
     from ray_xml.run_config import RunConfig
+    from ray_xml.run_text import describe_epoch
 
     kept = [] if options.keep is None else [f"training.keep_checkpoints={options.keep}"]
     config = load_config(RunConfig, options.config, [*options.overrides, *kept])

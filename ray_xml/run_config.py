@@ -6,8 +6,6 @@ first each value by itself, then the whole against the prepared data set (``chec
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -18,17 +16,19 @@ from ray_xml.encoder import EncoderConfig
 from ray_xml.errors import CheckpointError, ConfigError, DataSetError
 from ray_xml.neighbors import NeighborsConfig
 from ray_xml.proxies import ProxyConfig
-from ray_xml.run_sections import DataSetConfig, ResourcesConfig, TrainingConfig
+from ray_xml.run_identity import flat, identity, without_free
+from ray_xml.run_sections import (
+    DataSetConfig,
+    LoggingConfig,
+    ResourcesConfig,
+    TrainingConfig,
+)
 from ray_xml.shortlist import ShortlistConfig
 from ray_xml.store import DataSet
 from ray_xml.store_meta import SplitMeta
 
 RARE = 20
 _MANY = 500_000  # labels beyond which classifier rows are stored lean
-
-# Keys that may differ when a run goes on: they do not change what an epoch computes. But for
-# training.epochs under schedule=linear, which falls to zero over them.
-_FREE_ON_RESUME = {"data", "run", "resources", "training.epochs", "training.keep_checkpoints"}
 
 
 class RunConfig(Section):
@@ -49,6 +49,7 @@ class RunConfig(Section):
     classifier: ClassifierConfig = ClassifierConfig()
     training: TrainingConfig = TrainingConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    logging: LoggingConfig = LoggingConfig()
 
     def resolved(self, data: DataSet) -> RunConfig:
         """The config with everything that was left open derived from the data.
@@ -112,14 +113,13 @@ class RunConfig(Section):
 
     def identity(self) -> str:
         """A hash of every key that changes what an epoch computes."""
-        text = json.dumps(_without_free(self.model_dump(mode="json")), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return identity(self.model_dump(mode="json"))
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
     """Keys, with both values, that keep ``new`` from going on with a run of ``old``."""
-    a = _flat(_without_free(old.model_dump(mode="json")))
-    b = _flat(_without_free(new.model_dump(mode="json")))
+    a = flat(without_free(old.model_dump(mode="json")))
+    b = flat(without_free(new.model_dump(mode="json")))
     return [f"{key}: {a.get(key)} → {b.get(key)}" for key in sorted(a) if a.get(key) != b.get(key)]
 
 
@@ -186,23 +186,3 @@ def check_data(config: RunConfig, data: DataSet) -> None:
 def _documents_read(split: SplitMeta) -> int:
     """Documents of the source file, those left out included."""
     return split.documents + split.left_out_no_features + split.left_out_no_labels
-
-
-def _without_free(tree: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in tree.items() if key not in _FREE_ON_RESUME}
-    linear = tree["training"]["schedule"] == "linear"
-    for dotted in _FREE_ON_RESUME - ({"training.epochs"} if linear else set()):
-        section, _, leaf = dotted.partition(".")
-        if leaf and section in kept:
-            kept[section] = {k: v for k, v in kept[section].items() if k != leaf}
-    return kept
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

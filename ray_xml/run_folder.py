@@ -9,6 +9,7 @@ embeddings/      what label ranges read in the current cycle, see ``range_state`
                  going on)
 neighbors.safetensors  the sparse channel, see ``lexical_file``
 progress.json    what is going on right now (while a run is going on)
+tensorboard/ loggers/  what ``run_loggers`` writes
 .lock .workers   who is at work, see ``run_lock``; .pause asks workers to stop after an epoch
 """
 
@@ -19,7 +20,6 @@ import os
 import re
 import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,11 @@ from ray_xml import __version__, checkpoint
 from ray_xml.checkpoint_check import damage, newest_good, set_aside, verify
 from ray_xml.config import dump_config, load_config
 from ray_xml.disk import add_line, replace_text, writing
-from ray_xml.epoch_line import checked_line
 from ray_xml.errors import CheckpointError, ConfigError, DiskError, VersionError
-from ray_xml.json_text import parse_json
 from ray_xml.npy_file import map_npy
 from ray_xml.run_config import RunConfig, differences
 from ray_xml.run_lock import DRIVER
+from ray_xml.run_records import METRICS, PROGRESS, read_lines
 
 
 class RunFolder:
@@ -43,8 +42,8 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).resolve()
         self.config_file = self.path / "config.yaml"
-        self.metrics_file = self.path / "metrics.jsonl"
-        self.progress_file = self.path / "progress.json"
+        self.metrics_file = self.path / METRICS
+        self.progress_file = self.path / PROGRESS
         self.pause_file = self.path / ".pause"
         self.neighbors_file = self.path / "neighbors.safetensors"
         self.checkpoints = self.path / "checkpoints"
@@ -202,22 +201,8 @@ class RunFolder:
             raise DiskError(f"{error}; the checkpoint of epoch {line['epoch']} is whole") from error
 
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, but for those that are none: a line that was cut, say.
-
-        Raises:
-            CheckpointError: it cannot be read.
-        """
-        if not self.metrics_file.exists():
-            return []
-        try:
-            raw = self.metrics_file.read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{self.metrics_file}: cannot be read ({error})") from error
-        lines = []
-        for text in raw.split(b"\n"):
-            with suppress(KeyError, TypeError, ValueError):
-                lines.append(checked_line(parse_json(text)))
-        return lines
+        """The lines of metrics.jsonl, but for one that was cut."""
+        return read_lines(self.path)
 
     def step_losses(self) -> np.ndarray:
         """float32 [steps]: the loss of every step of the run so far.

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from ray_xml.errors import ConfigError, TrainingError
@@ -36,7 +37,7 @@ def driver_lock(run: Path) -> Iterator[None]:
     existed = run.exists()
     try:
         run.mkdir(parents=True, exist_ok=True)
-        held = _open(run / DRIVER, fcntl.LOCK_EX)
+        held = _alone(run / DRIVER)
     except BlockingIOError:
         raise ConfigError(
             f"{run} is being trained already{_holder(run / DRIVER)}; wait for it, stop it, or "
@@ -57,6 +58,35 @@ def driver_lock(run: Path) -> Iterator[None]:
         _remove(run / DRIVER, held)
         if not existed and not any(run.iterdir()):
             run.rmdir()
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who has a run folder, as far as they have told: None where the file does not say it."""
+
+    host: str | None = None
+    pid: int | None = None
+
+
+def driver_of(run: Path) -> Holder | None:
+    """The driver that has the run folder now, or None; changes nothing.
+
+    Where the file system cannot lock, a file that a killed driver left counts as one.
+    """
+    path = run / DRIVER
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if isinstance(error, BlockingIOError) or error.errno in _NO_LOCKS:
+            return _told(path)
+        raise
+    finally:
+        os.close(file)
+    return None
 
 
 @contextmanager
@@ -93,6 +123,16 @@ def wait_for_workers(run: Path, seconds: float, say: Callable[[str], None]) -> N
     _remove(run / WORKERS, held)
 
 
+def _alone(path: Path) -> int:
+    """``_open`` for a driver: ``driver_of`` holds the file for a moment, which must not count."""
+    while True:
+        try:
+            return _open(path, fcntl.LOCK_EX)
+        except BlockingIOError:
+            os.close(_open(path, fcntl.LOCK_SH))  # refused as well where it is another driver
+            time.sleep(0.001)
+
+
 def _open(path: Path, kind: int) -> int:
     """A descriptor of the locked file, which is still the one under its name."""
     while True:
@@ -126,8 +166,13 @@ def _remove(path: Path, held: int) -> None:
 
 
 def _holder(path: Path) -> str:
+    told = _told(path)
+    return "" if told.pid is None else f" by process {told.pid} on {told.host}"
+
+
+def _told(path: Path) -> Holder:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        return f" by process {int(told['pid'])} on {told['host']}"
+        return Holder(str(told["host"]), int(told["pid"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        return Holder()

@@ -1,5 +1,5 @@
 """Sections of a run's configuration that belong to no part of the method: what is expected of the
-data set, the epoch loop, and what of the cluster a run takes."""
+data set, the epoch loop, what of the cluster a run takes, and who is told of it."""
 
 from __future__ import annotations
 
@@ -156,3 +156,21 @@ class ResourcesConfig(Section):
     def fewest_workers(self) -> int:
         """The fewest that a run goes on with."""
         return self.workers if self.min_workers is None else self.min_workers
+
+
+class LoggingConfig(Section):
+    """Who is told of a run while it goes on, besides its own files (docs/observability.md).
+
+    Attributes:
+        tensorboard: write TensorBoard's files to RUN/tensorboard.
+        metrics: show the run's gauges in Ray's metrics: dashboard, Prometheus, Grafana.
+        mlflow: tracking URI of an MLflow server or store, such as http://host:5000.
+        mlflow_experiment: name of the experiment there.
+        wandb: Weights & Biases project.
+    """
+
+    tensorboard: bool = True
+    metrics: bool = True
+    mlflow: str | None = None
+    mlflow_experiment: str = "ray_xml"
+    wandb: str | None = None

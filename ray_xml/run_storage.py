@@ -24,12 +24,13 @@ from ray_xml.storage import Storage
 from ray_xml.yaml_text import MOST_BYTES, parse_yaml
 
 _MANIFEST = "manifest.json"
-_SMALL = ("config.yaml", "metrics.jsonl", "losses/epoch-*.npy")
+_SMALL = ("config.yaml", "metrics.jsonl", "losses/epoch-*.npy", "loggers/*.json")
 # Other runs with the same settings write the same bytes under these names.
 _LARGE = ("neighbors.safetensors",)
 # What is fetched, by its whole name: each lies where a run folder has it, and nowhere else.
 _OURS = re.compile(
     r"config\.yaml|metrics\.jsonl|neighbors\.safetensors|losses/epoch-[0-9]+\.npy"
+    r"|loggers/[a-z]+\.json"
     r"|shortlists/cycle-[0-9]+\.i32"
     r"|checkpoints/epoch-[0-9]+/(manifest\.json|[A-Za-z0-9_][A-Za-z0-9_-]*\.safetensors)"
 )
@@ -159,7 +160,9 @@ class RunStorage:
         self._check_same(folder.config(), config, str(folder.path))
         # A storage may hold files of any name: whatever is none of a run's stays there.
         stored = {n: size for n, size in self.storage.sizes().items() if _OURS.fullmatch(n)}
-        small = [name for name in stored if name == "metrics.jsonl" or name.startswith("losses/")]
+        small = [
+            name for name in stored if name.startswith(("metrics.jsonl", "losses/", "loggers/"))
+        ]
         for name in [*small, *_LARGE, *(n for n in stored if n.startswith("shortlists/"))]:
             target = folder.path / name
             same_size = target.exists() and target.stat().st_size == stored.get(name)

@@ -89,5 +89,5 @@ def straight(cluster: None, data: DataSet, tmp_path_factory: pytest.TempPathFact
     """16 epochs without a stop on 2 workers and 3 shards, every checkpoint and shortlist kept."""
     from small_runs import both_config, start
 
-    folder = tmp_path_factory.mktemp("straight") / "run"
+    folder = tmp_path_factory.mktemp("straight") / "straight"
     return start(both_config(data, folder, workers=2, shards=3, epochs=16, keep=16))

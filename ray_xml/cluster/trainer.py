@@ -16,15 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from ray_xml.cluster.data_places import distribute
+from ray_xml.cluster.gauges import Gauges
 from ray_xml.cluster.label_shards import LabelShards
 from ray_xml.cluster.room import wait_for_room, watching_for_more
 from ray_xml.cluster.session import check_local, session
 from ray_xml.cluster.worker_group import fit
 from ray_xml.console import Watcher
 from ray_xml.errors import ConfigError, LostError, TrainingError
+from ray_xml.follow import Follower, Listener
 from ray_xml.run_config import RunConfig, check_data
 from ray_xml.run_folder import RunFolder
 from ray_xml.run_lock import driver_lock, wait_for_workers
+from ray_xml.run_loggers import run_loggers
 from ray_xml.run_storage import RunStorage
 from ray_xml.run_upload import Uploader
 from ray_xml.store import DataSet
@@ -71,25 +74,32 @@ def train(config: RunConfig) -> Outcome:
         update={"data": str(data.path.resolve()), "run": str(Path(config.run).resolve())}
     )
     folder = RunFolder(config.run)
+    loggers = run_loggers(config)
     with driver_lock(folder.path):
         before = folder.begin(config)  # reads the newest checkpoint: once a start, at most
         storage = RunStorage(config.resources.storage) if config.resources.storage else None
         if storage is not None and storage.catch_up(folder, config):
             before = folder.begin(config)
-        with Uploader(folder, storage):
+        with Uploader(folder, storage) as uploader:
             if before < config.training.total:
-                _train(config, data, folder, before)
+                _train(config, data, folder, before, [uploader, *loggers])
         done = folder.epochs_done()
         return Outcome(folder.path, done, done - before, folder.lines())
 
 
-def _train(config: RunConfig, data: DataSet, folder: RunFolder, done: int) -> None:
+def _train(
+    config: RunConfig, data: DataSet, folder: RunFolder, done: int, listeners: list[Listener]
+) -> None:
     """Starts as often as it takes to get from ``done`` epochs to the last one."""
-    with session(config.resources) as where, Watcher(folder) as watcher:
+    gauges = [Gauges(folder.path.name)] if config.logging.metrics else []
+    with (
+        session(config.resources) as where,
+        Follower(folder.path, [Watcher(), *gauges, *listeners]) as follower,
+    ):
         failures = 0
         while done < config.training.total:
             try:
-                _start(config, data, folder, where, watcher.say, first=failures == 0)
+                _start(config, data, folder, where, follower.say, first=failures == 0)
                 failures, done = 0, folder.epochs_done()
             except LostError as error:
                 failures = failures + 1 if folder.epochs_done() == done else 1
@@ -100,10 +110,10 @@ def _train(config: RunConfig, data: DataSet, folder: RunFolder, done: int) -> No
                         "one"
                     ) from None
                 folder.progress_file.unlink(missing_ok=True)
-                watcher.say(f"lost: {_first_line(error)}")
+                follower.say(f"lost: {_first_line(error)}")
                 time.sleep(_PAUSES[min(failures, len(_PAUSES)) - 1])
                 done = folder.begin(config)
-                watcher.say(f"going on after epoch {done}")
+                follower.say(f"going on after epoch {done}")
 
 
 def _start(

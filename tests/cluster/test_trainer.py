@@ -37,7 +37,7 @@ def test_a_run_leaves_what_it_promises(straight: Run, data: DataSet) -> None:
     # Nothing of Ray's, and nothing that says that the run is still going on.
     assert {path.name for path in folder.path.iterdir()} == {
         "config.yaml", "metrics.jsonl", "losses", "checkpoints", "shortlists",
-        "neighbors.safetensors",
+        "neighbors.safetensors", "tensorboard",
     }  # fmt: skip
     assert {path.name for path in folder.checkpoints.iterdir()} == {
         f"epoch-{epoch:04d}" for epoch in range(1, 17)

@@ -24,7 +24,6 @@ from tiny import DIM, FEATURES, LABELS, Artefacts, put_right, small_config, trai
 from ray_xml import compact_file, lexical_file
 from ray_xml.checkpoint import folder_of, sealed
 from ray_xml.config import dump_config, load_config
-from ray_xml.console import Watcher, describe_epoch
 from ray_xml.data_copy import receive
 from ray_xml.errors import RayXmlError
 from ray_xml.examples import examples
@@ -36,8 +35,10 @@ from ray_xml.predictor import Predictions, Predictor
 from ray_xml.prepare import prepare_xc
 from ray_xml.run_config import RunConfig, check_data
 from ray_xml.run_folder import RunFolder
+from ray_xml.run_records import read_event
 from ray_xml.run_state import load_state
 from ray_xml.run_storage import RunStorage
+from ray_xml.run_text import describe_epoch, describe_event
 from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
 from ray_xml.store_meta import DataSetMeta
@@ -258,10 +259,9 @@ class Targets:
             try:
                 for line in run.lines():
                     describe_epoch(line)
-                watcher = Watcher(run)
-                event = watcher._read()
+                event = read_event(run.path)
                 if event:
-                    watcher._describe(event)
+                    describe_event(event, run.lines())
                 run.step_losses()
             except RayXmlError:
                 pass

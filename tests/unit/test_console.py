@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from ray_xml import console
+from ray_xml import follow
 from ray_xml.checkpoint import write_json
-from ray_xml.console import Counter, Watcher, describe_epoch
+from ray_xml.console import Counter, Watcher
+from ray_xml.follow import Follower
 from ray_xml.run_folder import RunFolder
+from ray_xml.run_text import describe_epoch
 
 CHECKED = {
     "validation": {"P@1": 61.25, "P@5": 30.5, "PSP@5": 44.0},
@@ -50,8 +52,12 @@ def add(folder: RunFolder, *lines: dict[str, Any]) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    monkeypatch.setattr(console, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(follow, "_POLL_SECONDS", 0.01)
     return RunFolder(tmp_path)
+
+
+def watching(folder: RunFolder, out: io.StringIO) -> Follower:
+    return Follower(folder.path, [Watcher(out)])
 
 
 def wait_for(text: str, out: io.StringIO) -> None:
@@ -79,7 +85,7 @@ def test_times_are_told_in_fitting_units(seconds: float, text: str) -> None:
 def test_without_a_terminal_epochs_are_lines(folder: RunFolder) -> None:
     out = io.StringIO()
     add(folder, line(1))
-    with Watcher(folder, out):
+    with watching(folder, out):
         add(folder, line(2), line(3, **CHECKED))
         wait_for("epoch   3", out)
     # What was there before this call is not told again.
@@ -90,7 +96,7 @@ def test_without_a_terminal_epochs_are_lines(folder: RunFolder) -> None:
 
 def test_the_last_epoch_is_told_however_soon_the_run_ends(folder: RunFolder) -> None:
     out = io.StringIO()
-    with Watcher(folder, out):
+    with watching(folder, out):
         add(folder, line(1))
     assert out.getvalue() == describe_epoch(line(1)) + "\n"
 
@@ -98,7 +104,7 @@ def test_the_last_epoch_is_told_however_soon_the_run_ends(folder: RunFolder) -> 
 def test_half_a_line_is_told_when_it_is_whole(folder: RunFolder) -> None:
     out = io.StringIO()
     text = json.dumps(line(1)) + "\n"
-    with Watcher(folder, out):
+    with watching(folder, out):
         with open(folder.metrics_file, "a") as file:
             file.write(text[:40])
             file.flush()
@@ -111,7 +117,7 @@ def test_half_a_line_is_told_when_it_is_whole(folder: RunFolder) -> None:
 def test_progress_says_where_the_run_is_and_how_long_it_takes(folder: RunFolder) -> None:
     out = io.StringIO()
     add(folder, line(1))
-    with Watcher(folder, out):
+    with watching(folder, out):
         write_json(folder.progress_file, EVENT)
         wait_for("left", out)
     # 10 s an epoch without set-up, and 2.5 epochs to go.
@@ -121,7 +127,7 @@ def test_progress_says_where_the_run_is_and_how_long_it_takes(folder: RunFolder)
 
 def test_before_the_first_epoch_no_time_is_promised(folder: RunFolder) -> None:
     out = io.StringIO()
-    with Watcher(folder, out):
+    with watching(folder, out):
         event = {**EVENT, "phase": "token table", "epoch": 0, "done": 0, "total": 1}
         write_json(folder.progress_file, {**event, "docs_per_second": 0.0})
         wait_for("token table", out)
@@ -130,7 +136,7 @@ def test_before_the_first_epoch_no_time_is_promised(folder: RunFolder) -> None:
 
 def test_plain_progress_is_told_now_and_then(folder: RunFolder) -> None:
     out = io.StringIO()
-    with Watcher(folder, out):
+    with watching(folder, out):
         for done in range(5):
             write_json(folder.progress_file, {**EVENT, "done": done})
             wait_for("classifier", out)
@@ -141,14 +147,14 @@ def test_plain_progress_is_told_now_and_then(folder: RunFolder) -> None:
 def test_a_stale_progress_file_is_not_believed(folder: RunFolder) -> None:
     out = io.StringIO()
     write_json(folder.progress_file, EVENT)
-    with Watcher(folder, out):
+    with watching(folder, out):
         time.sleep(0.05)
     assert out.getvalue() == ""
 
 
 def test_damaged_progress_is_passed_over(folder: RunFolder) -> None:
     out = io.StringIO()
-    with Watcher(folder, out):
+    with watching(folder, out):
         folder.progress_file.write_text("{")
         time.sleep(0.05)
         write_json(folder.progress_file, EVENT)
@@ -157,7 +163,7 @@ def test_damaged_progress_is_passed_over(folder: RunFolder) -> None:
 
 def test_a_terminal_shows_a_bar_and_keeps_the_epochs(folder: RunFolder) -> None:
     out = Terminal()
-    with Watcher(folder, out):
+    with watching(folder, out):
         write_json(folder.progress_file, EVENT)
         wait_for("812 docs/s", out)
         add(folder, line(2))
@@ -170,7 +176,7 @@ def test_a_terminal_shows_a_bar_and_keeps_the_epochs(folder: RunFolder) -> None:
 
 def test_the_watcher_ends_with_an_error_in_the_run(folder: RunFolder) -> None:
     before = threading.active_count()
-    with pytest.raises(KeyError), Watcher(folder, io.StringIO()):
+    with pytest.raises(KeyError), watching(folder, io.StringIO()):
         raise KeyError
     assert threading.active_count() == before
 

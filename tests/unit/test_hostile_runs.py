@@ -21,13 +21,14 @@ from tiny import Artefacts, make_artefacts, put_right, small_config, training
 from traps import Trap
 
 from ray_xml import checkpoint
-from ray_xml.console import Watcher, describe_epoch
 from ray_xml.errors import CheckpointError, ConfigError, RayXmlError
 from ray_xml.model import model_of_run
 from ray_xml.predictor import Predictor
 from ray_xml.run_folder import RunFolder
+from ray_xml.run_records import read_event
 from ray_xml.run_state import load_state
 from ray_xml.run_storage import RunStorage
+from ray_xml.run_text import describe_epoch, describe_event
 from ray_xml.store import DataSet
 
 MANIFEST = "checkpoints/epoch-0002/manifest.json"
@@ -250,12 +251,11 @@ def test_any_line_and_event_is_described_or_refused(tmp_path: Path, line: Any, e
         for found in run.lines():
             assert describe_epoch(found)
     run.metrics_file.unlink()
-    watcher = Watcher(run)
     good = {"epoch": 1, "epochs": 2, "phase": "x", "done": 1, "total": 2, "docs_per_second": 1.0}
     for tree in (event, *({**good, key: event} for key in good)):
         run.progress_file.write_text(json.dumps(tree))
-        read = watcher._read()
-        assert read is None or watcher._describe(read)
+        read = read_event(run.path)
+        assert read is None or describe_event(read, [])
 
 
 def test_damaged_losses_are_told(run: RunFolder, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from made import make_config
 
-from ray_xml.config import build_config, load_config
+from ray_xml import run_identity
+from ray_xml.config import build_config, dump_config, load_config, parse_yaml
 from ray_xml.errors import ConfigError, DataSetError
 from ray_xml.run_config import RARE, RunConfig, check_data, differences
 from ray_xml.run_sections import TrainingConfig
@@ -153,7 +154,10 @@ def test_where_shortlists_have_a_say(negatives: str, drawn: int, uses: bool) -> 
     assert config.classifier.uses_shortlists(80) == uses
 
 
-FREE = ["training.epochs", "training.keep_checkpoints", "resources.workers", "data", "run"]
+FREE = [
+    "training.epochs", "training.keep_checkpoints", "resources.workers", "data", "run",
+    "logging.mlflow_experiment",
+]  # fmt: skip
 BINDING = ["training.rate", "training.seed", "encoder.dim", "shortlist.size", "proxy.passes"]
 
 
@@ -174,6 +178,12 @@ def test_free_keys_do_not_make_another_run(key: str) -> None:
     assert changed(base, key) != base
     assert changed(base, key).identity() == base.identity()
     assert differences(base, changed(base, key)) == []
+
+
+def test_a_config_file_as_plain_values_has_the_same_identity(data: DataSet) -> None:
+    for config in (make_config(), make_config(training={"rate": 2e-6}).resolved(data)):
+        tree = parse_yaml(dump_config(config), "test")
+        assert run_identity.identity(tree) == config.identity()
 
 
 @pytest.mark.parametrize("key", BINDING)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ray_xml.errors import ConfigError, TrainingError
-from ray_xml.run_lock import driver_lock, wait_for_workers, worker_lock
+from ray_xml.run_lock import Holder, driver_lock, driver_of, wait_for_workers, worker_lock
 
 Hold = Callable[[Callable[..., object]], BaseProcess]
 
@@ -125,3 +127,53 @@ def test_a_folder_that_nothing_came_into_goes_again(tmp_path: Path) -> None:
     with driver_lock(tmp_path / "held"):
         (tmp_path / "held" / "config.yaml").touch()
     assert [path.name for path in (tmp_path / "held").iterdir()] == ["config.yaml"]
+
+
+def test_asking_who_has_a_run(tmp_path: Path, held: Hold) -> None:
+    run = tmp_path / "run"
+    assert driver_of(run) is None
+    other = held(driver_lock)
+    assert driver_of(run) == Holder(socket.gethostname(), other.pid)
+    assert other.pid is not None
+    os.kill(other.pid, signal.SIGKILL)
+    other.join()
+    assert (run / ".lock").exists()
+    assert driver_of(run) is None
+    with driver_lock(run):
+        (run / ".lock").write_text("{")  # not told yet, or no more
+        assert driver_of(run) == Holder()
+    assert driver_of(run) is None
+
+
+def test_asking_keeps_no_driver_out(tmp_path: Path) -> None:
+    run, stop = tmp_path / "run", threading.Event()
+    run.mkdir()
+    (run / "config.yaml").touch()
+
+    def ask() -> None:
+        while not stop.is_set():
+            driver_of(run)
+
+    askers = [threading.Thread(target=ask) for _ in range(3)]
+    for one in askers:
+        one.start()
+    try:
+        for _ in range(200):
+            (run / ".lock").touch()  # as a killed driver leaves it
+            with driver_lock(run):
+                pass
+    finally:
+        stop.set()
+        for one in askers:
+            one.join()
+
+
+def test_whoever_asks_does_not_count_as_a_driver(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    asking = os.open(run / ".lock", os.O_RDONLY | os.O_CREAT)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    threading.Timer(0.2, os.close, (asking,)).start()
+    began = time.monotonic()
+    with driver_lock(run):
+        assert time.monotonic() - began > 0.1

@@ -15,9 +15,10 @@ import torch
 from made import make_config, train
 from safetensors.numpy import load_file
 
-from ray_xml import checkpoint, run_upload
+from ray_xml import checkpoint, follow
 from ray_xml.cli import main
 from ray_xml.errors import CheckpointError, ConfigError, StorageError
+from ray_xml.follow import Follower
 from ray_xml.run_folder import RunFolder
 from ray_xml.run_storage import RunStorage
 from ray_xml.run_upload import Uploader
@@ -344,9 +345,9 @@ def wait_until(what: Callable[[], bool]) -> None:
 
 
 def test_uploads_follow_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_upload, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(follow, "_POLL_SECONDS", 0.02)
     run, storage = new_run(tmp_path / "run"), RunStorage((tmp_path / "bucket").as_uri())
-    with Uploader(run, storage):
+    with Uploader(run, storage) as uploader, Follower(run.path, [uploader]):
         add_epoch(run, 1)
         wait_until(lambda: storage.epochs() == [1])
         add_epoch(run, 2)
@@ -357,7 +358,7 @@ def test_uploads_follow_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_storage_that_is_lost_during_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None
 ) -> None:
-    monkeypatch.setattr(run_upload, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(follow, "_POLL_SECONDS", 0.02)
     run, storage = new_run(tmp_path / "run"), RunStorage((tmp_path / "bucket").as_uri())
     out = io.StringIO()
 
@@ -365,7 +366,7 @@ def test_a_storage_that_is_lost_during_the_run(
         raise StorageError(f"{name}: the network is down")
 
     def run_to_the_end() -> None:
-        with Uploader(run, storage, out):
+        with Uploader(run, storage, out) as uploader, Follower(run.path, [uploader]):
             monkeypatch.setattr(Storage, "upload", refuse)
             add_epoch(run, 1)
             wait_until(lambda: "Training goes on; the next epoch's" in out.getvalue())
