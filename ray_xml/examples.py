@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ray_xml.data_url import open_data
 from ray_xml.predictor import Predictor
-from ray_xml.store import DataSet
+from ray_xml.run_url import local_run
 
 _TOP = 5
 
@@ -18,8 +19,8 @@ def examples(run: str, split: str, count: int, *, seed: int) -> Iterator[str]:
 
     A data set may carry ``<split>_documents.jsonl`` with a ``name`` and ``summary`` a document.
     """
-    predictor = Predictor.load(run)
-    data = DataSet.open(predictor.config.data)
+    predictor = Predictor.load(local_run(run))
+    data = open_data(predictor.config.data)
     documents = data.split(split)
     names = data.label_names()
     titles = data.path / f"{split}_documents.jsonl"
