@@ -112,8 +112,9 @@ def load_export(path: Path) -> Model:
 
 
 def load_documents(path: Path) -> DocumentModel:
-    """The documents' side of the model exported to ``path``; errors are those of ``load_export``."""
-    manifest, config = _read_manifest(path / "manifest.json"), export_config(path)
+    """The documents' side of the model exported to ``path``; errors: as ``load_export``."""
+    manifest = _read_manifest(path / "manifest.json")
+    config = export_config(path)
     file = path / ARRAYS
     arrays = load(file, leave_out=_OF_LABELS)
     weights = arrays.get("weights")
@@ -153,7 +154,8 @@ def load_range(path: Path, number: int = 0, of: int = 1) -> RangeModel:
 
     Errors are those of ``load_export``.
     """
-    manifest, config = _read_manifest(path / "manifest.json"), export_config(path)
+    manifest = _read_manifest(path / "manifest.json")
+    config = export_config(path)
     file = path / ARRAYS
     arrays = load(file, leave_out=_OF_DOCUMENTS)
     with _damage(file):
@@ -174,7 +176,8 @@ def load_range(path: Path, number: int = 0, of: int = 1) -> RangeModel:
     return RangeModel(config, known[low:high], proxies, rows, manifest.exact)
 
 
-def _config(path: Path) -> RunConfig:
+def export_config(path: Path) -> RunConfig:
+    """The run's config in an exported model; errors are those of ``load_export``."""
     try:
         return load_config(RunConfig, path / "config.yaml")
     except ConfigError as error:

@@ -1,5 +1,5 @@
-"""Which model predicts, by its place and checksum: enough for every process to load its share of the
-same one."""
+"""Which model predicts, by its place and checksum: enough for every process to load its share of
+the same one."""
 
 from __future__ import annotations
 

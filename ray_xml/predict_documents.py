@@ -1,8 +1,8 @@
 """The documents' side of prediction: what is asked of the labels, and what comes of their answers.
 
-    ask      a block of documents → embeddings and the labels that the sparse channel votes for
-    (every ``ModelShard`` answers)
-    predict  the answers, merged → candidates, scores, the best of them
+ask      a block of documents → embeddings and the labels that the sparse channel votes for
+(every ``ModelShard`` answers)
+predict  the answers, merged → candidates, scores, the best of them
 """
 
 from __future__ import annotations

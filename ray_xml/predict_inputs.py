@@ -251,7 +251,9 @@ def _documents(batch: pa.RecordBatch, place: str, row: int, num_features: int) -
             arrays[name] = column.cast(pa.large_list(kind))
         except pa.ArrowException as error:
             said = str(error).splitlines()[0]
-            raise wrong(f"column {name!r} is {column.type}, not a list of {kind} ({said})") from None
+            raise wrong(
+                f"column {name!r} is {column.type}, not a list of {kind} ({said})"
+            ) from None
         if column.null_count or arrays[name].flatten().null_count:
             raise wrong(f"column {name!r} has nulls in documents {row:,} and following")
     offsets = arrays[FEATURES].offsets.to_numpy()
@@ -322,7 +324,9 @@ def _file(system: fs.FileSystem, place: str, info: fs.FileInfo) -> InputFile:
                         batches = range(reader.num_record_batches)
                         rows = sum(reader.get_batch(number).num_rows for number in batches)
         except pa.ArrowException as error:
-            raise InputError(place, f"this is no {kind} file, or a damaged one ({error})") from error
+            raise InputError(
+                place, f"this is no {kind} file, or a damaged one ({error})"
+            ) from error
     return InputFile(place, kind, info.base_name, info.size, rows)
 
 

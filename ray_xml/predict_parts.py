@@ -99,7 +99,7 @@ class PartsFolder:
             return set()
         held = self.manifest()
         for key in ("kind", "format_version", "asked", "parts"):
-            changed = _differences(held.get(key), whole[key])
+            changed = _differences(held.get(key), whole[key], key)
             if changed:
                 raise ConfigError(
                     f"{self.out} holds predictions of something else ({'; '.join(changed)}); ask "

@@ -1,9 +1,9 @@
 """Predictions as a table: one row a document, lists as long as it has labels.
 
-    document   int64, its number in the input, from 0
-    labels     list of int32, best first; scores list of float32
-    names      list of strings, where labels have names
-    id         as in the input, where documents have one
+document   int64, its number in the input, from 0
+labels     list of int32, best first; scores list of float32
+names      list of strings, where labels have names
+id         as in the input, where documents have one
 """
 
 from __future__ import annotations

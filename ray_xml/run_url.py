@@ -1,8 +1,8 @@
 """Runs and exported models at a URL.
 
-To train, ``run=URL`` is short for ``resources.storage=URL`` with a run folder in the cache. To use a
-model, whatever lies at the URL is fetched into the same folder, which later commands bring up to
-date.
+To train, ``run=URL`` is short for ``resources.storage=URL`` with a run folder in the cache. To use
+a model, whatever lies at the URL is fetched into the same folder, which later commands bring up
+to date.
 """
 
 from __future__ import annotations

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from small_runs import Run
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--jobs", action="store_true", help="also submit jobs to a cluster: minutes")
+
+
 @pytest.fixture(autouse=True)
 def _no_ray_in_unit_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pure core must work where ray cannot be imported."""

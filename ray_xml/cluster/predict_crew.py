@@ -122,29 +122,50 @@ class Crew:
             ray.kill(actor)
 
 
-def persistently(
+def done_by_crews(
     place: ModelPlace,
     resources: ResourcesConfig,
     where: str,
-    work: Callable[[Crew], bool],
-) -> None:
-    """Starts crews until ``work`` has come to its end with one.
-
-    Args:
-        work: returns whether it got anything done before something was lost; raises LostError
-            with that in ``progressed`` of itself otherwise.
+    tasks: Iterable[Task],
+    begin: Callable[[Any, Task], Any],
+) -> Iterator[tuple[Task, Any]]:
+    """As ``Crew.each``, with a new crew for what is left where one was lost.
 
     Raises:
+        RayXmlError: what a worker found wrong.
+        ResourceError: the nodes that are left do not hold a crew.
         TrainingError: crews were lost several times in a row without anything done.
     """
+    left = dict(enumerate(tasks))
     lost = 0
-    while True:
+    while left:
         try:
             with Crew(place, resources, where) as crew:
                 crew.ready()
-                work(crew)
-                return
+                numbered = crew.each(list(left), lambda worker, n: begin(worker, left[n]))
+                for number, result in numbered:
+                    lost = 0
+                    yield left.pop(number), result
         except LostError as error:
             lost += 1
             if lost > _MAX_LOST:
-                raise TrainingError(f"{error}\ngave up; the same command goes on") from None
+                raise TrainingError(
+                    f"{error}\ngave up after {lost} losses without a part in between; the same "
+                    "command goes on with what is left"
+                ) from None
+            print(
+                f"lost: {str(error).splitlines()[0]}; starting again", file=sys.stderr, flush=True
+            )
+            time.sleep(_PAUSE)
+
+
+def _result(call: Any) -> Any:
+    """A call's result; an actor's own word on what went wrong comes without Ray's wrapping."""
+    try:
+        return ray.get(call)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, RayXmlError):
+            raise error.cause from None
+        raise TrainingError(f"a process of the prediction failed:\n{error}") from None
+    except ray.exceptions.RayError as error:
+        raise LostError(str(error)) from None

@@ -129,7 +129,7 @@ def test_documents_of_an_xc_file(tmp_path: Path, labels: bool) -> None:
     rows = ["1 0:1 2:2", "0", " 1:3", "0,2 3:4"] if labels else ["0:1 2:2", "", "1:3", "3:4"]
     head = "4 5 3" if labels else "4 5"
     (tmp_path / "x.txt").write_text("\n".join([head, *rows]) + "\n")
-    (block,) = documents(str(tmp_path / "x.txt"), "ignored")
+    (block,) = documents(str(tmp_path / "x.txt"), "ignored", 5)
     assert_same(block, FEATURES)
 
 
