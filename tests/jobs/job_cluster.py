@@ -66,6 +66,7 @@ class JobCluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": "120",
             "RAY_XML_CACHE": str(folder / "cache"),
             _MARK: self._mark,
         }
@@ -84,9 +85,12 @@ class JobCluster:
                 f"--ray-client-server-port={free_ports(1)[0]}",
             )  # fmt: skip
             assert wait_for(self._up, _START), self._logs()
-            for _ in range(self._nodes):
+            for nodes in range(2, self._nodes + 2):
+                # One after the other: at once they would choose the same names for their sockets.
                 self._start(f"--address=127.0.0.1:{self.gcs}", "--num-cpus=1")
-            assert wait_for(lambda: self._alive_nodes() == self._nodes + 1, _START), self._logs()
+                assert wait_for(lambda nodes=nodes: self._alive_nodes() == nodes, _START), (
+                    self._logs()
+                )
         except BaseException:
             self.__exit__()
             raise
