@@ -139,8 +139,9 @@ class JobCluster:
     def status(self, job: str) -> str:
         """Ray's word for the state of a job."""
         _, output = self.ray("job", "status", job)
-        found = re.findall(r"\b(PENDING|RUNNING|STOPPED|SUCCEEDED|FAILED)\b", output, re.IGNORECASE)
-        return found[-1].upper() if found else output
+        # Nothing but its first words: behind them come the job's own last ones.
+        found = re.search(rf"Job '{job}' (?:was )?(\w+)|Status for job '{job}': (\w+)", output)
+        return (found[1] or found[2]).upper() if found else output
 
     def processes(self, *wanted: str) -> list[str]:
         """Titles of the cluster's living processes, those that hold one of the words."""
@@ -149,8 +150,13 @@ class JobCluster:
 
     def listed(self, what: str) -> str:
         """What ``ray list actors`` or ``placement-groups`` says of those that are not gone."""
-        gone = {"actors": "state!=DEAD", "placement-groups": "state!=REMOVED"}[what]
-        status, output = self.ray("list", what, "--filter", gone, "--address", self.url)
+        filters = {
+            # Ray Train's one for the cluster's whole life is nobody's.
+            "actors": ["state!=DEAD", "class_name!=_AutoscalingCoordinatorActor"],
+            "placement-groups": ["state!=REMOVED"],
+        }[what]
+        options = [text for one in filters for text in ("--filter", one)]
+        status, output = self.ray("list", what, *options, "--address", self.url)
         assert status == 0, output
         return output
 
