@@ -151,7 +151,7 @@ def test_stopping_a_job_leaves_nothing_behind(place: Place, prepared: str) -> No
     assert wait_for(lambda: not place.cluster.processes(*words), 60), place.cluster.processes()
 
     def nothing(what: str) -> bool:
-        return "Total: 0" in place.cluster.listed(what)
+        return "No resource in the cluster" in place.cluster.listed(what)
 
     assert wait_for(lambda: nothing("actors"), 60), place.cluster.listed("actors")
     assert wait_for(lambda: nothing("placement-groups"), 60)
