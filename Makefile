@@ -1,5 +1,6 @@
 # make demo   train on the docstrings of the installed packages, and show what was learned
 # make test   run the tests
+# make test-cluster  start a cluster of several nodes, submit every kind of job to it
 # make test-faults  kill every kind of process in every phase of a run, and print what came of it
 # make check  lint and types
 # make fuzz   fuzz the readers for FUZZ_SECONDS, all targets or those in FUZZ (docs/fuzzing.md)
@@ -13,7 +14,7 @@ EXTRAS ?= cpu,dev
 FUZZ_SECONDS ?= 600
 DATA ?= $(wildcard data/bibtex data/eurlex-4.3k data/tibkat-gnd data/wordnet-114k)
 
-.PHONY: demo test test-faults check fuzz bench scale clean
+.PHONY: demo test test-cluster test-faults check fuzz bench scale clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -33,6 +34,9 @@ demo: $(VENV)/.ready data/demo/meta.json
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest
+
+test-cluster: $(VENV)/.ready
+	$(BIN)/python -m pytest --jobs tests/jobs
 
 test-faults: $(VENV)/.ready
 	$(BIN)/python tests/faults/matrix.py

@@ -7,20 +7,16 @@ Imports happen inside the commands, so that ``--help`` and wrong calls answer at
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ray_xml import __version__
 from ray_xml.data_cli import add_data_commands
 from ray_xml.errors import RayXmlError
 from ray_xml.plan_cli import add_plan
 from ray_xml.status_cli import add_status
-
-if TYPE_CHECKING:
-    pass
+from ray_xml.use_cli import add_use_commands, positive
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument(
         "--keep",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="checkpoints to keep besides the best; short for training.keep_checkpoints=N",
     )
@@ -80,42 +76,15 @@ def _parser() -> argparse.ArgumentParser:
     fetch.set_defaults(command=_fetch)
 
     add_status(commands)
-
-    evaluate = commands.add_parser("evaluate", help="measure a run's best model on a split")
-    evaluate.add_argument("run", help="a run folder")
-    evaluate.add_argument("--data", help="data-set folder (default: the run's)")
-    evaluate.add_argument("--split", default="test")
-    evaluate.add_argument("--json", action="store_true", help="print one JSON object, in percent")
-    evaluate.set_defaults(command=_evaluate)
-
-    predict = commands.add_parser("predict", help="labels for documents")
-    predict.add_argument("run", help="a run folder")
-    predict.add_argument("data", help="data-set folder or XC file")
-    predict.add_argument("--split", default="test", help="of a data-set folder")
-    predict.add_argument("--top-k", type=_positive, default=5)
-    predict.add_argument("--out", metavar="FILE", help=".jsonl, .npz or .parquet")
-    predict.set_defaults(command=_predict)
-
-    export = commands.add_parser("export", help="a small folder for prediction alone")
-    export.add_argument("run", help="a run folder")
-    export.add_argument("out", help="the folder to make; evaluate and predict take it as a run")
-    export.add_argument("--dtype", choices=("fp16", "int8"), default="int8")
-    export.set_defaults(command=_export)
+    add_use_commands(commands)
 
     examples = commands.add_parser("examples", help="show some documents with their predictions")
     examples.add_argument("run", help="a run folder")
     examples.add_argument("--split", default="test")
-    examples.add_argument("--count", type=_positive, default=5)
+    examples.add_argument("--count", type=positive, default=5)
     examples.add_argument("--seed", type=int, default=0)
     examples.set_defaults(command=_examples)
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
-    return number
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -148,73 +117,6 @@ def _fetch(options: argparse.Namespace) -> int:
     folder = RunFolder(options.run)
     epochs = RunStorage(options.storage).fetch(folder)
     print(f"{folder.path}: a run of {epochs} epochs")
-    return 0
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from ray_xml.console import Counter
-    from ray_xml.evaluation import METRICS, baseline, evaluate
-    from ray_xml.metrics import format_table
-    from ray_xml.predictor import Predictor
-    from ray_xml.store import DataSet
-
-    predictor = Predictor.load(options.run)
-    data = DataSet.open(options.data or predictor.config.data)
-    with Counter() as counter:
-        results = evaluate(
-            predictor, data, options.split, progress=lambda d, n: counter.show("evaluate", d, n)
-        )
-    if options.json:
-        print(json.dumps({key: round(value, 4) for key, value in results.items()}))
-        return 0
-    plain = baseline(data, options.split, predictor.config.dataset)
-    rows = {"ray_xml": results, "most frequent labels": plain}
-    documents = data.split(options.split).num_documents
-    print(
-        f"{options.split} split of {data.meta.name}: {documents:,} documents, "
-        f"model of epoch {predictor.model.epoch}"
-    )
-    for kinds in (("P", "nDCG"), ("PSP", "PSnDCG"), ("R",)):
-        keys = [key for key in METRICS if key.split("@")[0] in kinds]
-        print("\n" + format_table(rows, keys))
-    bins = [f"{kind}@5/{where}" for kind in ("P", "R") for where in ("head", "torso", "tail")]
-    print("\nby label frequency\n" + format_table(rows, bins))
-    return 0
-
-
-def _predict(options: argparse.Namespace) -> int:
-    from contextlib import suppress
-    from pathlib import Path
-
-    from ray_xml.errors import DataSetError
-    from ray_xml.export import label_names
-    from ray_xml.predict_io import documents, predict_to, sink
-    from ray_xml.predictor import Predictor
-    from ray_xml.store import DataSet
-
-    predictor = Predictor.load(options.run)
-    names = label_names(Path(options.run))
-    if names is None:
-        with suppress(DataSetError):  # a model predicts without the data set it came from
-            names = DataSet.open(predictor.config.data).label_names()
-    with sink(options.out, names) as target:
-        count = predict_to(
-            predictor, documents(options.data, options.split), target, top=options.top_k
-        )
-    if options.out:
-        print(f"{options.out}: {count:,} documents")
-    return 0
-
-
-def _export(options: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    from ray_xml.export import export
-    from ray_xml.model import model_of_run
-
-    model = model_of_run(options.run)
-    size = export(model, Path(model.config.data), Path(options.out), options.dtype)
-    print(f"{options.out}: model of epoch {model.epoch} as {options.dtype}, {size / 1e6:,.1f} MB")
     return 0
 
 

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from ray_xml.errors import CheckpointError, ExportError
+from ray_xml.partition import Range, overlap
 from ray_xml.quantise import Dtype, check_peaks, quantise, scales
 from ray_xml.sparse import Csr
 
@@ -76,11 +77,18 @@ def unpack_rows(
     tensors: Tensors,
     source: str | Path = "exported model",
     kind: np.dtype[Any] | type[np.floating] = np.float32,
+    held: Range | None = None,
 ) -> np.ndarray:
-    """``kind`` [n, D]: all rows; arguments and errors are those of ``unpack_blocks``."""
-    rows = np.empty(shape_of_rows(name, tensors, source), kind)
+    """``kind`` [n, D]: all rows, or those in the range ``held``; all are checked either way, and
+    other arguments and errors are those of ``unpack_blocks``."""
+    count, dim = shape_of_rows(name, tensors, source)
+    held = held or (0, count)
+    rows = np.empty((held[1] - held[0], dim), kind)
     for low, block in unpack_blocks(name, tensors, source):
-        rows[low : low + len(block)] = block
+        shared = overlap((low, low + len(block)), held)
+        if shared is not None:
+            first, last = shared
+            rows[first - held[0] : last - held[0]] = block[first - low : last - low]
     return rows
 
 

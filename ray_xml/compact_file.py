@@ -14,7 +14,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,11 @@ def save(path: Path, tensors: Mapping[str, np.ndarray], *, compress: bool = True
         draft.unlink(missing_ok=True)
 
 
-def load(path: Path) -> dict[str, np.ndarray]:
+def load(path: Path, *, leave_out: Collection[str] = ()) -> dict[str, np.ndarray]:
     """The arrays that ``save`` wrote, in memory.
+
+    Args:
+        leave_out: arrays whose name is one of these up to its first dot are not read.
 
     What they must be to each other is checked by ``compact.unpack_rows`` and ``unpack_csr``.
 
@@ -98,6 +101,8 @@ def load(path: Path) -> dict[str, np.ndarray]:
                 if name not in names:
                     raise _damaged(path, name, "is missing")
             for name in names:
+                if name.partition(".")[0] in leave_out:
+                    continue
                 dtype = file.get_slice(name).get_dtype()
                 if dtype not in _TYPES:
                     raise _damaged(path, name, f"has the type {dtype}")

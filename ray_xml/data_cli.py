@@ -31,7 +31,7 @@ def add_data_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     xc = sources.add_parser("xc", help="from XC-repository files, plain, .gz or .xz")
     xc.add_argument("train")
     xc.add_argument("test")
-    xc.add_argument("out", help="the data-set folder to make")
+    xc.add_argument("out", help="the data-set folder to make, or a URL")
     xc.add_argument("--dev", help="a third split")
     for split in ("train", "test", "dev"):
         xc.add_argument(f"--{split}-labels", metavar="FILE", help="label file of the split format")
@@ -44,7 +44,7 @@ def add_data_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     docs = sources.add_parser(
         "docstrings", help="from the docstrings of the installed Python packages"
     )
-    docs.add_argument("out", help="the data-set folder to make")
+    docs.add_argument("out", help="the data-set folder to make, or a URL")
     docs.add_argument("--seed", type=int, default=0)
     docs.add_argument("--overwrite", action="store_true", help="replace the data set in OUT")
     docs.set_defaults(command=_prepare_docstrings)
@@ -52,7 +52,7 @@ def add_data_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     synth = commands.add_parser(
         "synth", help="make up a data set of any size, for trying things out"
     )
-    synth.add_argument("out", help="the data-set folder to make")
+    synth.add_argument("out", help="the data-set folder to make, or a URL")
     synth.add_argument(
         "--like", metavar="NAME", help="a public set's shape, by its name in configs/"
     )
@@ -67,13 +67,14 @@ def add_data_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
 
 def _prepare_xc(options: argparse.Namespace) -> int:
     from ray_xml.console import Counter
+    from ray_xml.data_url import data_out
     from ray_xml.prepare import prepare_xc
 
-    with Counter() as counter:
+    with Counter() as counter, data_out(options.out, overwrite=options.overwrite) as out:
         meta = prepare_xc(
             options.train,
             options.test,
-            options.out,
+            out,
             name=options.name,
             dev=options.dev,
             train_labels=options.train_labels,
@@ -100,11 +101,13 @@ def _print_data_set(out: str, meta: DataSetMeta) -> None:
 
 
 def _prepare_docstrings(options: argparse.Namespace) -> int:
+    from ray_xml.data_url import data_out
     from ray_xml.docstrings import prepare_docstrings
 
-    made = prepare_docstrings(
-        options.out, seed=options.seed, overwrite=options.overwrite, progress=print
-    )
+    with data_out(options.out, overwrite=options.overwrite) as out:
+        made = prepare_docstrings(
+            out, seed=options.seed, overwrite=options.overwrite, progress=print
+        )
     print(
         f"{options.out}: {made.train:,} training and {made.test:,} test documents, "
         f"{made.features:,} features, {made.labels:,} labels"
@@ -114,6 +117,7 @@ def _prepare_docstrings(options: argparse.Namespace) -> int:
 
 def _synth(options: argparse.Namespace) -> int:
     from ray_xml.console import Counter
+    from ray_xml.data_url import data_out
     from ray_xml.synth import synthesise
     from ray_xml.synth_shapes import shape
 
@@ -124,9 +128,9 @@ def _synth(options: argparse.Namespace) -> int:
         seed=options.seed,
         asked={key: getattr(options, key) for key in keys},
     )
-    with Counter() as counter:
+    with Counter() as counter, data_out(options.out, overwrite=options.overwrite) as out:
         meta = synthesise(
-            options.out,
+            out,
             wanted,
             name=options.name,
             overwrite=options.overwrite,

@@ -55,7 +55,7 @@ def receive(cache: Path, meta: DataSetMeta, read: Read) -> bool:
             the copy stays.
     """
     target = copy_of(cache, meta.checksum)
-    with _only_one(cache, target):
+    with only_one(cache, target.name):
         if open_copy(cache, meta.checksum) is not None:
             return False
         partial = PartialFolder(target)
@@ -75,11 +75,16 @@ def receive(cache: Path, meta: DataSetMeta, read: Read) -> bool:
 
 
 @contextmanager
-def _only_one(cache: Path, target: Path) -> Iterator[None]:
-    """Holds the lock of one copy; the kernel lets go of it when its process ends."""
+def only_one(cache: Path, name: str) -> Iterator[None]:
+    """Makes the cache folder, and holds the lock of what goes by ``name`` in it; the kernel lets go
+    of it when its process ends.
+
+    Raises:
+        DataSetError: the cache cannot be written.
+    """
     with writing(cache):
         cache.mkdir(parents=True, exist_ok=True)
-        lock = os.open(cache / f".{target.name}.lock", os.O_WRONLY | os.O_CREAT, 0o666)
+        lock = os.open(cache / f".{name}.lock", os.O_WRONLY | os.O_CREAT, 0o666)
     try:
         with writing(cache):
             fcntl.flock(lock, fcntl.LOCK_EX)

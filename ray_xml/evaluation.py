@@ -11,7 +11,7 @@ from ray_xml.metrics import top_labels_baseline
 from ray_xml.predictor import Predictor
 from ray_xml.run_data import metric_sums
 from ray_xml.run_sections import DataSetConfig
-from ray_xml.store import DataSet
+from ray_xml.store import DataSet, Split
 
 METRICS = tuple(f"{kind}@{k}" for kind in ("P", "nDCG", "PSP", "PSnDCG", "R") for k in (1, 3, 5))
 
@@ -28,9 +28,7 @@ def evaluate(
     Raises:
         DataSetError: no such split, one without labels, or of other widths than the model's.
     """
-    documents = data.split(split)
-    if documents.labels.nnz == 0:
-        raise DataSetError(f"{data.path}: split {split!r} has no labels to compare with")
+    documents = labelled(data, split)
     if data.meta.num_labels != predictor.num_labels:
         raise DataSetError(
             f"{data.path} has {data.meta.num_labels:,} labels, the model {predictor.num_labels:,};"
@@ -43,6 +41,18 @@ def evaluate(
         done += len(part.labels)
         progress(done, documents.num_documents)
     return sums.result()
+
+
+def labelled(data: DataSet, split: str) -> Split:
+    """A split that has labels.
+
+    Raises:
+        DataSetError: no such split, or one without labels.
+    """
+    documents = data.split(split)
+    if documents.labels.nnz == 0:
+        raise DataSetError(f"{data.path}: split {split!r} has no labels to compare with")
+    return documents
 
 
 def baseline(data: DataSet, split: str, expected: DataSetConfig) -> dict[str, float]:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ray_xml.data_url import open_data
 from ray_xml.errors import DataSetError
 from ray_xml.json_text import parse_json
 from ray_xml.predictor import Predictor
-from ray_xml.store import DataSet
+from ray_xml.run_url import local_run
 
 _TOP = 5
 
@@ -20,8 +21,8 @@ def examples(run: str, split: str, count: int, *, seed: int) -> Iterator[str]:
 
     A data set may carry ``<split>_documents.jsonl`` with a ``name`` and ``summary`` a document.
     """
-    predictor = Predictor.load(run)
-    data = DataSet.open(predictor.config.data)
+    predictor = Predictor.load(local_run(run))
+    data = open_data(predictor.config.data)
     documents = data.split(split)
     names = data.label_names()
     lines = _lines(data.path / f"{split}_documents.jsonl", documents.num_documents)

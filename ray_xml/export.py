@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +22,15 @@ import numpy as np
 
 from ray_xml.blend import Blend
 from ray_xml.checkpoint import write_json
-from ray_xml.compact import pack_csr, pack_rows, unpack_csr, unpack_rows
+from ray_xml.compact import pack_csr, pack_rows, shape_of_rows, unpack_csr, unpack_rows
 from ray_xml.compact_file import load, save
 from ray_xml.config import dump_config, load_config
 from ray_xml.errors import CheckpointError, ConfigError
 from ray_xml.json_text import count_of, parse_json, shown
 from ray_xml.lexical import Lexical
-from ray_xml.model import Model
+from ray_xml.model import DocumentModel, Model, RangeModel
 from ray_xml.neighbors import Neighbors
+from ray_xml.partition import even
 from ray_xml.quantise import Dtype, check_peaks
 from ray_xml.run_config import RunConfig
 from ray_xml.store_meta import FEATURE_NAMES, LABEL_NAMES
@@ -38,6 +40,8 @@ KIND = "ray_xml exported model"
 ARRAYS = "model.safetensors"
 _MOST, _FREE_WIDTH = 2**31 - 1, 1 << 20  # labels or features: at most, and without a byte for each
 BESIDE = ("vectorizer.json", LABEL_NAMES, FEATURE_NAMES)
+_OF_LABELS = ("proxies", "rows")
+_OF_DOCUMENTS = ("table", "weights", "bias", "documents")
 
 
 def export(model: Model, data: Path, out: Path, dtype: Dtype) -> int:
@@ -105,42 +109,96 @@ def load_export(path: Path) -> Model:
     Raises:
         CheckpointError: damaged, or of a newer format.
     """
+    return Model.of(load_documents(path), load_range(path))
+
+
+def load_documents(path: Path) -> DocumentModel:
+    """The documents' side of the model exported to ``path``; errors: as ``load_export``."""
     manifest = _read_manifest(path / "manifest.json")
-    try:
-        config = load_config(RunConfig, path / "config.yaml")
-    except ConfigError as error:
-        raise CheckpointError(f"{error}; the exported model is damaged, export again") from error
-    config.check_resolved(path)
+    config = export_config(path)
     file = path / ARRAYS
-    arrays = load(file)
-    _check_widths(file, arrays, manifest)
+    arrays = load(file, leave_out=_OF_LABELS)
+    _check_widths(
+        file,
+        arrays,
+        {"documents": manifest.num_features, "document_labels": manifest.num_labels},
+    )
     weights = arrays.get("weights")
-    try:
+    with _damage(file):
         neighbors = Neighbors.of_documents(
             config.neighbors,
             unpack_csr("documents", arrays, file),
             unpack_csr("document_labels", arrays, file),
             None if weights is None else weights.astype(np.float32),
         )
-        labels = np.flatnonzero(neighbors.label_counts).astype(np.int32)
-        kind = config.shortlist.dtype(len(labels))
-        model = Model(
+        model = DocumentModel(
             config=config,
             epoch=manifest.epoch,
             table=unpack_rows("table", arrays, file),
             weight=unpack_rows("weight", arrays, file),
             bias=arrays["bias"].astype(np.float32, casting="same_kind"),
-            labels=labels,
-            proxies=unpack_rows("proxies", arrays, file, kind),
-            rows=unpack_rows("rows", arrays, file, kind),
-            exact=manifest.exact,
             lexical=Lexical.build(neighbors),
             blend=manifest.blend,
         )
+    dim = model.table.shape[1]
+    shapes = {
+        "table": (model.table.shape, (manifest.num_features, dim)),
+        "weight": (model.weight.shape, (dim, dim)),
+        "bias": (model.bias.shape, (dim,)),
+        "documents": ((neighbors.num_features,), (manifest.num_features,)),
+        "document_labels": ((neighbors.num_labels,), (manifest.num_labels,)),
+    }
+    _check_shapes(file, shapes)
+    for name, array in (("bias", model.bias), ("weights", neighbors.weights)):
+        if array is not None and not np.isfinite(array).all():
+            raise CheckpointError(f"{file}: damaged, {name} is not finite; export again")
+    return model
+
+
+def load_range(path: Path, number: int = 0, of: int = 1) -> RangeModel:
+    """Some labels of the model exported to ``path``: the part ``number`` of ``of`` equal ones.
+
+    Errors are those of ``load_export``.
+    """
+    manifest = _read_manifest(path / "manifest.json")
+    config = export_config(path)
+    file = path / ARRAYS
+    arrays = load(file, leave_out=_OF_DOCUMENTS)
+    _check_widths(file, arrays, {"document_labels": manifest.num_labels})
+    with _damage(file):
+        documents_of = unpack_csr("document_labels", arrays, file).column_counts()
+        known = np.flatnonzero(documents_of).astype(np.int32)
+        dim = shape_of_rows("weight", arrays, file)[1]
+        shapes = {
+            "proxies": (shape_of_rows("proxies", arrays, file), (len(known), dim)),
+            "rows": (shape_of_rows("rows", arrays, file), (len(known), dim + 1)),
+            "document_labels": ((len(documents_of),), (manifest.num_labels,)),
+        }
+        _check_shapes(file, shapes)
+        low, high = even(len(known), of)[number]
+        kind = config.shortlist.dtype(len(known))
+        proxies, rows = (
+            unpack_rows(name, arrays, file, kind, (low, high)) for name in ("proxies", "rows")
+        )
+    return RangeModel(config, known[low:high], proxies, rows, manifest.exact)
+
+
+def export_config(path: Path) -> RunConfig:
+    """The run's config in an exported model; errors are those of ``load_export``."""
+    try:
+        config = load_config(RunConfig, path / "config.yaml")
+    except ConfigError as error:
+        raise CheckpointError(f"{error}; the exported model is damaged, export again") from error
+    config.check_resolved(path)
+    return config
+
+
+@contextmanager
+def _damage(file: Path) -> Iterator[None]:
+    try:
+        yield
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file}: damaged ({error!r}); export again") from error
-    _check_arrays(file, model, manifest)
-    return model
 
 
 def label_names(path: Path) -> list[str] | None:
@@ -197,16 +255,13 @@ def _plain(value: object) -> str:
     return value[:80] if isinstance(value, str) else shown(value)
 
 
-def _check_widths(file: Path, arrays: Mapping[str, np.ndarray], manifest: _Manifest) -> None:
+def _check_widths(file: Path, arrays: Mapping[str, np.ndarray], widths: Mapping[str, int]) -> None:
     """Refuses widths that a file of this size cannot need, before anything is made of their size.
 
     A label that can be predicted takes dozens of bytes of the file; there may be a few without.
     """
     size = sum(array.nbytes for array in arrays.values())
-    for name, width in (
-        ("documents", manifest.num_features),
-        ("document_labels", manifest.num_labels),
-    ):
+    for name, width in widths.items():
         stored = arrays.get(f"{name}.num_columns")
         if stored is None or stored.shape != (1,) or stored[0] != width:
             raise CheckpointError(
@@ -218,22 +273,11 @@ def _check_widths(file: Path, arrays: Mapping[str, np.ndarray], manifest: _Manif
             )
 
 
-def _check_arrays(file: Path, model: Model, manifest: _Manifest) -> None:
-    dim, known, neighbors = model.table.shape[1], len(model.labels), model.neighbors
-    shapes = {
-        "table": (model.table.shape, (manifest.num_features, dim)),
-        "weight": (model.weight.shape, (dim, dim)),
-        "bias": (model.bias.shape, (dim,)),
-        "proxies": (model.proxies.shape, (known, dim)),
-        "rows": (model.rows.shape, (known, dim + 1)),
-        "documents": ((neighbors.num_features,), (manifest.num_features,)),
-        "document_labels": ((neighbors.num_labels,), (manifest.num_labels,)),
-    }
+def _check_shapes(
+    file: Path, shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+) -> None:
     for name, (found, expected) in shapes.items():
         if found != expected:
             raise CheckpointError(
                 f"{file}: damaged, {name} is {list(found)}, not {list(expected)}; export again"
             )
-    for name, array in (("bias", model.bias), ("weights", neighbors.weights)):
-        if array is not None and not np.isfinite(array).all():
-            raise CheckpointError(f"{file}: damaged, {name} is not finite; export again")

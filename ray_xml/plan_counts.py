@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ray_xml.data_url import open_data
 from ray_xml.errors import ConfigError
 from ray_xml.run_config import RunConfig
 from ray_xml.store import DataSet
@@ -126,7 +127,7 @@ def planned_counts(
     """
     given = {key: value for key, value in (asked or {}).items() if value is not None}
     if config.data and like is None and not given:
-        return Counts.of_data(DataSet.open(config.data))
+        return Counts.of_data(open_data(config.data))
     stated = config.dataset
     known = {
         "documents": stated.train,

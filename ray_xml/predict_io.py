@@ -1,4 +1,4 @@
-"""Documents to predict, from a data set or an XC file, and predictions to a file, streamed."""
+"""Predictions to one file, streamed."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_xml.errors import ConfigError
-from ray_xml.predictor import Predictions, Predictor
+from ray_xml.predict_documents import Predictions
+from ray_xml.predict_inputs import blocks, cut, find_inputs
+from ray_xml.predict_table import schema, table
+from ray_xml.predictor import Predictor
 from ray_xml.sparse import Csr
-from ray_xml.store import DataSet
-from ray_xml.xc_io import open_xc
 
 ENDINGS = (".jsonl", ".npz", ".parquet")
+_ROWS = 65536  # documents read at a time
 
 
-def documents(source: str, split: str) -> Iterator[Csr]:
-    """Blocks of features of a data set's split, or of an XC file with or without labels."""
-    if Path(source).is_dir():
-        for _, block in DataSet.open(source).split(split).features.blocks(65536):
-            yield block
-    else:
-        for features, _ in open_xc(source).blocks():
-            yield features
+def documents(source: str, split: str, num_features: int) -> Iterator[Csr]:
+    """Blocks of the features of what ``predict_inputs`` finds at ``source``.
+
+    Args:
+        num_features: the model's, for files that do not say their own.
+    """
+    files = find_inputs(source, split)
+    for part in cut(files, max((file.rows for file in files), default=0) or 1):
+        for block in blocks(part, num_features, _ROWS):
+            yield block.features
 
 
 class Sink(Protocol):
@@ -55,7 +59,10 @@ def sink(out: str | None, names: list[str] | None) -> Iterator[Sink]:
         return
     path = Path(out)
     if path.suffix not in ENDINGS:
-        raise ConfigError(f"--out {out}: the ending must be one of {', '.join(ENDINGS)}")
+        raise ConfigError(
+            f"--out {out}: the ending must be one of {', '.join(ENDINGS)}; a folder "
+            "of parts is for --workers"
+        )
     if not path.parent.is_dir():
         raise ConfigError(f"--out {out}: there is no folder {path.parent}; make it first")
     draft = path.with_name(f".{path.stem}.partial{path.suffix}")
@@ -68,17 +75,17 @@ def sink(out: str | None, names: list[str] | None) -> Iterator[Sink]:
             yield arrays
             arrays.save(draft)
         else:
-            with pq.ParquetWriter(draft, _schema(names)) as writer:
+            with pq.ParquetWriter(draft, schema(named=names is not None)) as writer:
                 yield _Parquet(writer, names)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def predict_to(predictor: Predictor, blocks: Iterable[Csr], target: Sink, *, top: int) -> int:
+def predict_to(predictor: Predictor, given: Iterable[Csr], target: Sink, *, top: int) -> int:
     """Predicts every block into ``target``; returns the number of documents."""
     count = 0
-    for block in blocks:
+    for block in given:
         for part in predictor.predict_blocks(block, top):
             target.write(part)
             count += len(part.labels)
@@ -123,30 +130,11 @@ class _Arrays:
         )
 
 
-def _schema(names: list[str] | None) -> pa.Schema:
-    fields = [
-        ("document", pa.int64()),
-        ("labels", pa.list_(pa.int32())),
-        ("scores", pa.list_(pa.float32())),
-    ]
-    return pa.schema(fields if names is None else [*fields, ("names", pa.list_(pa.string()))])
-
-
 class _Parquet:
     def __init__(self, writer: pq.ParquetWriter, names: list[str] | None) -> None:
-        self._writer, self._names, self._count = writer, names, 0
+        self._writer, self._count = writer, 0
+        self._names = None if names is None else pa.array(names, pa.string())
 
     def write(self, block: Predictions) -> None:
-        kept = block.labels >= 0
-        offsets = np.concatenate([[0], np.cumsum(kept.sum(1))]).astype(np.int32)
-        labels = block.labels[kept]
-        columns = [
-            pa.array(np.arange(self._count, self._count + len(kept))),
-            pa.ListArray.from_arrays(offsets, pa.array(labels)),
-            pa.ListArray.from_arrays(offsets, pa.array(block.scores[kept])),
-        ]
-        if self._names is not None:
-            named = pa.array([self._names[label] for label in labels], pa.string())
-            columns.append(pa.ListArray.from_arrays(offsets, named))
-        self._writer.write_batch(pa.record_batch(columns, schema=self._writer.schema))
-        self._count += len(kept)
+        self._writer.write_batch(table(block, self._count, self._names))
+        self._count += len(block.labels)

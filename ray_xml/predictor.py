@@ -1,45 +1,25 @@
 """Prediction in one process, without Ray: documents' features in, labels and scores out.
 
-It answers as the label shards do during training, since both search and score with the same
-functions.
+It answers as the label shards do during training and in prediction on Ray, since all search and
+score with the same functions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from scipy.special import expit
-from torch import Tensor
 
-from ray_xml.bags import bags_of, sum_bags
 from ray_xml.blend import Evidence
-from ray_xml.encoder import residual_block
-from ray_xml.errors import CheckpointError, DataSetError
 from ray_xml.export import is_export, load_export
-from ray_xml.label_search import search_indexes
 from ray_xml.model import Model, model_of_run
+from ray_xml.predict_documents import BLOCK, DocumentSide, Predictions
+from ray_xml.predict_shard import ModelShard
 from ray_xml.run_config import RunConfig
-from ray_xml.scoring import candidates, top_k
-from ray_xml.shortlist import LabelIndex
 from ray_xml.sparse import Csr
 
-_BLOCK = 1024  # documents scored at a time: bounds the scratch memory
-
-
-class Predictions(NamedTuple):
-    """The best labels of n documents.
-
-    Attributes:
-        labels: int32 [n, k], best first, −1 where a document has fewer.
-        scores: float32 [n, k] in [0, 1], −inf where there is no label.
-    """
-
-    labels: np.ndarray
-    scores: np.ndarray
+__all__ = ["Predictions", "Predictor"]
 
 
 class Predictor:
@@ -53,15 +33,8 @@ class Predictor:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.lexical = model.lexical
-        self._table = torch.from_numpy(model.table)
-        self._block = (torch.from_numpy(model.weight), torch.from_numpy(model.bias))
-        self.proxies = self._index("proxy", model.proxies)
-        self.rows = self._index("classifier", model.rows)
-
-    def _index(self, source: str, vectors: np.ndarray) -> LabelIndex:
-        shortlist = self.model.config.shortlist
-        config = shortlist.index_for(source, exact=source in self.model.exact)
-        return LabelIndex(self.model.labels, vectors, config)
+        self._documents, self._labels = DocumentSide(model), ModelShard(model.all_labels())
+        self.proxies, self.rows = self._labels.proxies, self._labels.rows
 
     @staticmethod
     def load(path: str | Path) -> Predictor:
@@ -87,15 +60,7 @@ class Predictor:
 
     def encode(self, features: Csr) -> np.ndarray:
         """float32 [n, D]: document embeddings, rounded through float16 as in training."""
-        self._check(features)
-        u_nD: Tensor = sum_bags(self._table, bags_of(features))
-        rounded: Any = residual_block(u_nD, *self._block).half().float().numpy()
-        if not np.isfinite(rounded).all():
-            raise DataSetError(
-                "a document's values are too large for the model: scale them as those that it was "
-                "trained on"
-            )
-        return np.asarray(rounded)
+        return self._documents.encode(features)
 
     def predict(self, features: Csr, top: int = 5) -> Predictions:
         """The ``top`` best labels of each document.
@@ -118,50 +83,15 @@ class Predictor:
 
     def predict_blocks(self, features: Csr, top: int = 5) -> Iterator[Predictions]:
         """As ``predict``, block by block in order, for inputs of any length."""
-        self._check_width(features)
-        for _, block in features.blocks(_BLOCK):
-            yield self._predict(block, top)
+        self._documents.check_width(features)
+        for _, block in features.blocks(BLOCK):
+            question = self._documents.ask(block, top)
+            found = self._labels.search(question.embeddings, question.k, question.given)
+            yield self._documents.predict(question, [found], top)
 
     def evidence(self, features: Csr, top: int = 0) -> Evidence:
         """The candidates of documents, at least ``top`` from each dense source, and what is known
         of them; all at once, so for blocks of documents."""
-        shortlist = self.config.shortlist
-        z_nD = self.encode(features)
-        answer = self.lexical.ask(features)
-        found = search_indexes(
-            z_nD,
-            # No more than there are, whatever the config asks for: lists take memory.
-            min(max(shortlist.listed, top), max(1, len(self.model.labels))),
-            shortlist.sources,
-            self.proxies,
-            self.rows,
-            both_scores=True,
-            given=answer.votes.labels,
-        )
-        return candidates(found, answer)
-
-    def _predict(self, features: Csr, top: int) -> Predictions:
-        evidence = self.evidence(features, top)
-        log_odds = self.model.blend.log_odds(evidence, self.lexical.label_counts)
-        if np.isnan(log_odds).any():
-            raise CheckpointError(
-                "the model gives no score: its numbers are too large; use another checkpoint, or "
-                "export the model again"
-            )
-        labels, best = top_k(evidence.labels, log_odds, top)
-        return Predictions(labels, np.where(labels < 0, -np.inf, expit(best)).astype(np.float32))
-
-    def _check(self, features: Csr) -> None:
-        self._check_width(features)
-        try:
-            features.check("the documents")
-            features.check_finite("the documents")
-        except ValueError as error:
-            raise DataSetError(f"{error}; check how they were made") from error
-
-    def _check_width(self, features: Csr) -> None:
-        if features.num_columns != self.num_features:
-            raise DataSetError(
-                f"the documents have {features.num_columns:,} features, the model was trained on "
-                f"{self.num_features:,}; prepare them with the same vocabulary"
-            )
+        question = self._documents.ask(features, top)
+        found = self._labels.search(question.embeddings, question.k, question.given)
+        return self._documents.evidence(question, [found])

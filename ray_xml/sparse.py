@@ -226,7 +226,7 @@ class Subset:
 
     def columns(self, low: int, high: int) -> Csr:
         """As ``Csr.columns``."""
-        return _stacked([block.columns(low, high) for _, block in self.blocks(_ROWS)], high - low)
+        return stacked([block.columns(low, high) for _, block in self.blocks(_ROWS)], high - low)
 
     def column_counts(self) -> np.ndarray:
         """As ``Csr.column_counts``."""
@@ -250,7 +250,8 @@ def pieces(offsets: np.ndarray, entries: int) -> Iterator[tuple[int, int]]:
         first = after
 
 
-def _stacked(parts: list[Csr], num_columns: int) -> Csr:
+def stacked(parts: list[Csr], num_columns: int) -> Csr:
+    """The rows of several matrices of one width, one after the other (copied)."""
     counts = np.concatenate([np.zeros(1, np.int64), *(part.counts for part in parts)])
     ids = np.concatenate([np.zeros(0, np.int32), *(part.packed().ids for part in parts)])
     values = [part.packed().values for part in parts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ class Storage:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         with self._told("opened"):
-            self._fs, root = _file_system(uri)
+            self._fs, root = file_system(uri)
         self._root = root.rstrip("/")
 
     def sizes(self) -> dict[str, int]:
@@ -75,6 +76,19 @@ class Storage:
             with self._fs.open_output_stream(path) as out:
                 shutil.copyfileobj(file, out, _CHUNK)
 
+    def put(self, source: Path, name: str) -> None:
+        """As ``upload``, but the file is seen whole or not at all, whatever the file system."""
+        draft = f"{name}.{secrets.token_hex(4)}.partial"
+        self.upload(source, draft)
+        with self._told("written", name):
+            self._fs.move(self._path(draft), self._path(name))
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """The content of a file of any size, in order."""
+        with self._told("read", name), self._fs.open_input_stream(self._path(name)) as file:
+            while piece := file.read(_CHUNK):
+                yield piece
+
     def delete(self, name: str) -> None:
         """Deletes a file."""
         with self._told("deleted", name):
@@ -97,9 +111,19 @@ class Storage:
             ) from error
 
 
-def _file_system(uri: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a URI, and the path on it."""
-    if "://" not in uri:
+def is_url(text: str) -> bool:
+    """Whether a place that a user named is a URI rather than a path."""
+    return "://" in text
+
+
+def file_system(uri: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a URI, and the path on it.
+
+    Raises:
+        StorageError: it is no URI.
+        Exception: whatever the file system says.
+    """
+    if not is_url(uri):
         raise StorageError(
             f"storage {uri!r} is no URI; give one such as s3://bucket/prefix or file:///folder"
         )

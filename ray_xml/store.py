@@ -11,21 +11,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import ValidationError
 
 from ray_xml.arrow_split import Column, map_split
 from ray_xml.errors import DataSetError
 from ray_xml.sparse import Csr
 from ray_xml.store_meta import (
     FEATURE_NAMES,
-    FORMAT_VERSION,
     LABEL_NAMES,
     META,
     SCHEMA,
     DataSetMeta,
     FileMeta,
+    checked_meta,
+    damaged,
     file_meta,
-    looks_like_data_set,
+    is_meta,
     read_json,
 )
 
@@ -73,7 +73,7 @@ class Split:
             rows.check(name)
             rows.check_finite(name)
         except ValueError as error:
-            raise _damaged(self._path, str(error)) from error
+            raise damaged(self._path, str(error)) from error
         return rows
 
 
@@ -98,33 +98,19 @@ class DataSet:
         if not path.is_dir():
             raise DataSetError(f"there is no data-set folder {path}: {_HOW_TO_MAKE}")
         content = read_json(path / META)
-        if not looks_like_data_set(path):
+        if not is_meta(content):
             raise DataSetError(
                 f"{path} is not a ray_xml data set (it has no usable {META}): {_HOW_TO_MAKE}"
             )
-        version = content["format_version"]
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise DataSetError(
-                f"{path} has data-set format {version}, and this ray_xml reads up to "
-                f"{FORMAT_VERSION}: update ray_xml, or prepare the data set again"
-            )
-        try:
-            meta = DataSetMeta.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])[:100]
-            raise _damaged(path / META, f"{place}: {first['msg']}") from error
+        meta = checked_meta(content, path / META)
         data_set = DataSet(path, meta)
-        if meta.computed_checksum() != meta.checksum:
-            raise _damaged(path / META, "its checksum does not match its contents")
         for name, file in data_set._all_files().items():
             try:
                 size = (path / name).stat().st_size
             except OSError as error:
-                raise _damaged(path / name, f"it cannot be read: {error.strerror}") from error
+                raise damaged(path / name, f"it cannot be read: {error.strerror}") from error
             if size != file.bytes:
-                raise _damaged(path / name, f"it has {size} bytes, not {file.bytes}")
-        meta.check_widths(path / META)
+                raise damaged(path / name, f"it has {size} bytes, not {file.bytes}")
         return data_set
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -140,9 +126,9 @@ class DataSet:
             try:
                 found = file_meta(self.path / name).sha256
             except OSError as error:
-                raise _damaged(self.path / name, f"it cannot be read: {error.strerror}") from error
+                raise damaged(self.path / name, f"it cannot be read: {error.strerror}") from error
             if found != file.sha256:
-                raise _damaged(self.path / name, "its checksum does not match")
+                raise damaged(self.path / name, "its checksum does not match")
 
     def split(self, name: str) -> Split:
         """Maps a split's file.
@@ -163,14 +149,14 @@ class DataSet:
         try:
             ids, values, labels = map_split(path, SCHEMA)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise _damaged(path, str(error)[:200]) from error
+            raise damaged(path, str(error)[:200]) from error
         if len(ids[0]) != meta.documents + 1:
-            raise _damaged(path, "its number of rows is not the expected one")
+            raise damaged(path, "its number of rows is not the expected one")
         found = (len(ids[1]), len(values[1]), len(labels[1]))
         if found != (meta.feature_nnz, meta.feature_nnz, meta.label_pairs):
-            raise _damaged(path, "its number of entries is not the expected one")
+            raise damaged(path, "its number of entries is not the expected one")
         if not np.array_equal(ids[0], values[0]):
-            raise _damaged(path, "its features' ids and values are cut differently")
+            raise damaged(path, "its features' ids and values are cut differently")
         return Split(path, ids, values, labels, (self.meta.num_features, self.meta.num_labels))
 
     def label_names(self) -> list[str] | None:
@@ -188,14 +174,10 @@ class DataSet:
             # Not splitlines(): it would also split at characters that names may hold.
             names = (self.path / file).read_bytes().decode("utf-8").split("\n")[:-1]
         except (OSError, UnicodeDecodeError) as error:
-            raise _damaged(self.path / file, f"it cannot be read ({error})") from error
+            raise damaged(self.path / file, f"it cannot be read ({error})") from error
         if len(names) != count:
-            raise _damaged(self.path / file, f"it has {len(names):,} names, not {count:,}")
+            raise damaged(self.path / file, f"it has {len(names):,} names, not {count:,}")
         return names
-
-
-def _damaged(path: Path, what: str) -> DataSetError:
-    return DataSetError(f"{path} is damaged: {what}. Prepare the data set again or copy it anew")
 
 
 def _reopen(path: str, checksum: str) -> DataSet:

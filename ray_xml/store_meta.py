@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ray_xml.errors import DataSetError
 from ray_xml.json_text import MOST, parse_json
@@ -109,7 +109,7 @@ class DataSetMeta(BaseModel):
         content = self.model_dump(exclude={"name", "checksum"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def check_widths(self, where: Path) -> None:
+    def check_widths(self, where: str | Path) -> None:
         """Refuses widths that a data set of this size cannot need.
 
         Raises:
@@ -139,7 +139,40 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def is_meta(content: Any) -> bool:
+    """Whether a tree describes a data set, of this format version or another, damaged or not."""
+    return isinstance(content, dict) and {"format_version", "splits", "checksum"} <= content.keys()
+
+
 def looks_like_data_set(folder: Path) -> bool:
-    """Whether a folder holds a data set, of this format version or another, damaged or not."""
-    meta = read_json(folder / META)
-    return isinstance(meta, dict) and {"format_version", "splits", "checksum"} <= meta.keys()
+    """Whether a folder holds what ``is_meta``."""
+    return is_meta(read_json(folder / META))
+
+
+def checked_meta(content: Any, where: str | Path) -> DataSetMeta:
+    """A tree for which ``is_meta`` holds as meta data.
+
+    Raises:
+        DataSetError: with ``where``; it is of a newer format or damaged.
+    """
+    version = content["format_version"]
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise DataSetError(
+            f"{where} has data-set format {version}, and this ray_xml reads up to "
+            f"{FORMAT_VERSION}: update ray_xml, or prepare the data set again"
+        )
+    try:
+        meta = DataSetMeta.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])[:100]
+        raise damaged(where, f"{place}: {first['msg']}") from error
+    if meta.computed_checksum() != meta.checksum:
+        raise damaged(where, "its checksum does not match its contents")
+    meta.check_widths(where)
+    return meta
+
+
+def damaged(path: str | Path, what: str) -> DataSetError:
+    """The error for a damaged file of a data set."""
+    return DataSetError(f"{path} is damaged: {what}. Prepare the data set again or copy it anew")

@@ -123,7 +123,7 @@ class _Source:
     form: LineForm
     block_bytes: int
 
-    def blocks(self) -> Iterator[tuple[Csr, Csr]]:
+    def blocks(self, first: int) -> Iterator[tuple[Csr, Csr]]:
         """(pairs, label lists) of consecutive lines; raises if the header's count is wrong."""
         done = 0
         for number, block in enumerate(_whole_lines(self.path, self.block_bytes)):
@@ -135,7 +135,10 @@ class _Source:
                 self._parse(b"".join(text + b"\n" for text in counted), done + 2)
                 what = f"there are more lines than the {self.rows} documents of the header"
                 raise InputError(self.path, what, line=self.rows + 2, column=1)
-            if found:
+            if done < first < done + found:
+                lines = lines.split(b"\n", first - done)[-1]
+                yield self._parse(lines, first + 2)
+            elif found and first <= done:
                 yield self._parse(lines, done + 2)
             done += found
         if done < self.rows:
@@ -173,8 +176,11 @@ class XcReader:
     _features: _Source
     _labels: _Source | None
 
-    def blocks(self) -> Iterator[tuple[Csr, Csr]]:
+    def blocks(self, first: int = 0) -> Iterator[tuple[Csr, Csr]]:
         """Reads the documents in order, some megabytes at a time.
+
+        Args:
+            first: the document to begin with; lines before it are passed over unread.
 
         Yields:
             features: Csr [documents, num_features] with float32 values.
@@ -184,9 +190,9 @@ class XcReader:
             InputError: A line is faulty, or there are fewer or more lines than the header says.
         """
         if self._labels is None:
-            yield from self._features.blocks()
+            yield from self._features.blocks(first)
             return
-        feature_blocks, label_blocks = self._features.blocks(), self._labels.blocks()
+        feature_blocks, label_blocks = self._features.blocks(first), self._labels.blocks(first)
         features, labels = empty(self._features.form)[0], empty(self._labels.form)[0]
         while True:
             # Reading on while one side is used up also lets each file's end be checked.

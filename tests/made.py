@@ -102,6 +102,21 @@ def make_data_set(path: Path, *, seed: int = 0, train: int = 600, test: int = 15
     return DataSet.open(path)
 
 
+def write_xc(path: Path, features: Csr, labels: Csr) -> None:
+    """An XC file with labels, every number as it is."""
+    assert features.values is not None
+    lines = [f"{features.num_rows} {features.num_columns} {labels.num_columns}"]
+    for row in range(features.num_rows):
+        own = labels.slice(row, row + 1).packed().ids
+        part = slice(int(features.offsets[row]), int(features.offsets[row + 1]))
+        pairs = zip(features.ids[part], features.values[part], strict=True)
+        lines.append(
+            ",".join(map(str, own))
+            + "".join(f" {token}:{float(value)!r}" for token, value in pairs)
+        )
+    path.write_text("\n".join(lines) + "\n")
+
+
 def make_config(**sections: Mapping[str, Any]) -> RunConfig:
     """A config that fits the made data set, with ``sections`` on top."""
     small: dict[str, dict[str, Any]] = {

@@ -1,4 +1,5 @@
-"""Where each node finds the run's data set: on a path that all see, or in its own copy.
+"""Where each node finds the run's data set: on a path that all see, or in its own copy, made from
+the driver's or from a URL.
 
 With ``resources.data=copy`` the driver, before anything else starts, has every other node pull
 the folder in pieces from an actor on the driver's node. A node asks for ``_AHEAD`` pieces at once,
@@ -19,10 +20,12 @@ import ray
 
 from ray_xml.cluster.placement import cluster_nodes, pinned
 from ray_xml.data_copy import open_copy, receive
+from ray_xml.data_url import open_data
 from ray_xml.errors import DataSetError, LostError, RayXmlError, TrainingError
 from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
 from ray_xml.run_sections import ResourcesConfig
+from ray_xml.storage import is_url
 from ray_xml.store import DataSet
 from ray_xml.store_meta import DataSetMeta
 
@@ -59,14 +62,15 @@ def local_data(config: RunConfig) -> DataSet:
             "write into it, so it must lie on a path that every node shares"
         )
     checksum = resources.data_checksum
-    if resources.data == "copy" and checksum is not None:
+    if (resources.data == "copy" or is_url(config.data)) and checksum is not None:
         found = open_copy(_cache(resources), checksum)
         if found is not None:
             return found
     try:
-        data = DataSet.open(config.data)
+        data = open_data(config.data, _cache(resources))
     except DataSetError as error:
-        raise DataSetError(f"{_this_node()}: {error}{_advice(resources)}") from None
+        advice = "" if is_url(config.data) else _advice(resources)
+        raise DataSetError(f"{_this_node()}: {error}{advice}") from None
     if checksum is not None and data.meta.checksum != checksum:
         raise DataSetError(
             f"{_this_node()}: {config.data} holds another data set (checksum "
@@ -87,6 +91,11 @@ def _advice(resources: ResourcesConfig) -> str:
 
 def _this_node() -> str:
     return f"node {socket.gethostname()} ({ray.util.get_node_ip_address()})"
+
+
+def driver_cache(resources: ResourcesConfig) -> Path:
+    """Where a driver that has not joined a cluster yet keeps what it fetches."""
+    return Path(resources.data_cache.replace("{node}", "driver")).expanduser()
 
 
 def _cache(resources: ResourcesConfig) -> Path:

@@ -165,7 +165,7 @@ class LabelShards:
             ray.kill(actor)
 
 
-def _get(calls: list[Any]) -> list[Any]:
+def get(calls: list[Any]) -> list[Any]:
     """The calls' results; a shard's own word on what went wrong comes without Ray's wrapping."""
     try:
         return list(ray.get(calls))
@@ -184,7 +184,7 @@ class ShardedRanges:
 
     def bring(self, state: RangeState) -> list[IndexState]:
         self._state = state
-        built: list[list[IndexState]] = _get([a.bring.remote(state) for a in self._actors])
+        built: list[list[IndexState]] = get([a.bring.remote(state) for a in self._actors])
         return [one for of_shard in built for one in of_shard]
 
     def follow(self, state: RangeState) -> None:
@@ -193,13 +193,13 @@ class ShardedRanges:
     def pair_sums(self, affine: Tensor) -> PairSums:
         given = ray.put(affine)
         calls = [a.pair_sums.remote(self._state, given) for a in self._actors]
-        sums: list[PairSums] = _get(calls)
+        sums: list[PairSums] = get(calls)
         return functools.reduce(operator.add, sums)
 
     def pair_gradient(self, affine: Tensor, key: int, part: int, parts: int) -> tuple[Tensor, int]:
         given = ray.put(affine)
         calls = [a.pair_gradient.remote(self._state, given, key, part, parts) for a in self._actors]
-        return sum_gradients(_get(calls))
+        return sum_gradients(get(calls))
 
     def search(
         self,
@@ -223,13 +223,13 @@ class ShardedRanges:
 
     def save_proxies(self, folder: Path) -> None:
         calls = [a.save_proxies.remote(self._state, folder, i) for i, a in enumerate(self._actors)]
-        _get(calls)
+        get(calls)
 
     def peak_memory(self) -> int:
-        return sum(_get([a.peak_memory.remote() for a in self._actors]))
+        return sum(get([a.peak_memory.remote() for a in self._actors]))
 
     def _answer(self, item: tuple[int, list[Any]], k: int) -> tuple[int, Found]:
-        answers: list[tuple[int, Found]] = _get(item[1])
+        answers: list[tuple[int, Found]] = get(item[1])
         assert self._state is not None
         for number, (cycle, _) in enumerate(answers):
             if cycle != self._state.cycle:

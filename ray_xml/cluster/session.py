@@ -139,9 +139,11 @@ def session(resources: ResourcesConfig) -> Iterator[str]:
     joins = joins_cluster(resources)
     address = resources.address if resources.address else ("auto" if joins else "local")
     variables = {name: os.environ[name] for name in _DEFAULTS}
-    if address not in ("auto", "local"):
-        # Ray's own helpers look for their cluster by it where a machine runs several.
-        variables["RAY_ADDRESS"] = address
+    named = os.environ.get("RAY_ADDRESS") if address == "auto" else address
+    if named and address != "local":
+        # Ray's own helpers look for their cluster by it where a machine runs several: Ray Train's
+        # would take the controller for dead, and the workers' room away.
+        variables["RAY_ADDRESS"] = named
     options: dict[str, Any] = (
         {} if joins else {"num_cpus": os.cpu_count(), "dashboard_host": "127.0.0.1"}
     )

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray_xml.cluster.data_places import distribute
+from ray_xml.cluster.data_places import distribute, driver_cache
 from ray_xml.cluster.gauges import Gauges
 from ray_xml.cluster.label_shards import LabelShards
 from ray_xml.cluster.room import wait_for_room, watching_for_more
 from ray_xml.cluster.session import check_local, session
 from ray_xml.cluster.worker_group import fit
 from ray_xml.console import Watcher
+from ray_xml.data_url import open_data
 from ray_xml.errors import ConfigError, LostError, TrainingError
 from ray_xml.follow import Follower, Listener
 from ray_xml.run_config import RunConfig, check_data
@@ -30,6 +31,8 @@ from ray_xml.run_lock import driver_lock, wait_for_workers
 from ray_xml.run_loggers import run_loggers
 from ray_xml.run_storage import RunStorage
 from ray_xml.run_upload import Uploader
+from ray_xml.run_url import with_local_run
+from ray_xml.storage import is_url
 from ray_xml.store import DataSet
 
 _WORKERS_END = 120.0  # seconds: Ray ends workers whose driver is gone in a few
@@ -65,13 +68,17 @@ def train(config: RunConfig) -> Outcome:
     for key, value in (("data", config.data), ("run", config.run)):
         if not value:
             raise ConfigError(f"{key} is not set; add {key}=FOLDER")
-    data = DataSet.open(config.data)
+    config = with_local_run(config)
+    data = open_data(config.data, driver_cache(config.resources))
     check_data(config, data)
     check_local(config.resources)
     data.split("train")  # a file that cannot be mapped is better told here than by every shard
     # Workers run elsewhere: paths must not depend on where the driver was started.
     config = config.resolved(data).model_copy(
-        update={"data": str(data.path.resolve()), "run": str(Path(config.run).resolve())}
+        update={
+            "data": config.data if is_url(config.data) else str(data.path.resolve()),
+            "run": str(Path(config.run).resolve()),
+        }
     )
     folder = RunFolder(config.run)
     loggers = run_loggers(config)

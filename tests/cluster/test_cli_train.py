@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from made import write_xc
 from processes import Command, ray_xml, wait_for
 from small_runs import Run, assert_same_checkpoint, both_config
 
@@ -19,7 +20,6 @@ from ray_xml.config import dump_config
 from ray_xml.predictor import Predictor
 from ray_xml.run_folder import RunFolder
 from ray_xml.run_lock import driver_lock
-from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
 
 EPOCHS = 16
@@ -58,20 +58,6 @@ class Story:
             self.done[what] = self.run.epochs_done()
         finally:
             command.clean_up()
-
-
-def write_xc(path: Path, features: Csr, labels: Csr) -> None:
-    assert features.values is not None
-    lines = [f"{features.num_rows} {features.num_columns} {labels.num_columns}"]
-    for row in range(features.num_rows):
-        own = labels.slice(row, row + 1).packed().ids
-        part = slice(int(features.offsets[row]), int(features.offsets[row + 1]))
-        pairs = zip(features.ids[part], features.values[part], strict=True)
-        lines.append(
-            ",".join(map(str, own))
-            + "".join(f" {token}:{float(value)!r}" for token, value in pairs)
-        )
-    path.write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture(scope="module")

@@ -141,7 +141,7 @@ class Targets:
         out = str(self._scratch / ("out" + (".jsonl", ".npz", ".parquet")[choice]))
         try:
             with sink(out, [f"l{i}" for i in range(LABELS)]) as target:
-                predict_to(self._predictor, documents(str(path), "test"), target, top=3)
+                predict_to(self._predictor, documents(str(path), "test", FEATURES), target, top=3)
         except RayXmlError:
             return
         if choice == 0:

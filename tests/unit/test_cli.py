@@ -14,7 +14,7 @@ import pytest
 from trained import trained_run
 from xc_files import write
 
-from ray_xml import __version__, cli
+from ray_xml import __version__, use_cli
 from ray_xml.cli import main
 from ray_xml.errors import RayXmlError
 from ray_xml.evaluation import METRICS, evaluate
@@ -130,7 +130,7 @@ def test_exit_statuses(
     def fail(_: object) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "_evaluate", fail)
+    monkeypatch.setattr(use_cli, "_evaluate", fail)
     assert main(["evaluate", "run"]) == status
     assert capsys.readouterr() == ("", said)
 
@@ -139,7 +139,7 @@ def test_our_own_faults_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) ->
     def fail(_: object) -> int:
         raise AssertionError
 
-    monkeypatch.setattr(cli, "_evaluate", fail)
+    monkeypatch.setattr(use_cli, "_evaluate", fail)
     with pytest.raises(AssertionError):
         main(["evaluate", "run"])
 

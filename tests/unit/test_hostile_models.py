@@ -199,7 +199,7 @@ def test_a_document_of_large_values_leaves_no_half_file(
         pytest.raises(DataSetError, match="too large"),
         sink(str(tmp_path / f"out.{ending}"), None) as target,
     ):
-        predict_to(predictor, documents(str(path), "test"), target, top=2)
+        predict_to(predictor, documents(str(path), "test", predictor.num_features), target, top=2)
     assert [one.name for one in tmp_path.iterdir()] == ["documents.txt"]
 
 

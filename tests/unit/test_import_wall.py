@@ -87,6 +87,8 @@ LAYERS = [
     ],
     ["ray_xml.store", "ray_xml.store_write", "ray_xml.xc_faults"],
     ["ray_xml.xc_io", "ray_xml.docstrings", "ray_xml.synth", "ray_xml.data_copy"],
+    ["ray_xml.data_url"],
+    ["ray_xml.predict_inputs", "ray_xml.predict_parts"],
     # What the method is made of; these do not know each other.
     [
         "ray_xml.encoder",
@@ -120,8 +122,9 @@ LAYERS = [
         "ray_xml.run_storage",
         "ray_xml.run_loggers",
     ],
-    ["ray_xml.export", "ray_xml.run_upload"],
-    ["ray_xml.predictor"],
+    ["ray_xml.export", "ray_xml.run_upload", "ray_xml.predict_shard", "ray_xml.predict_documents"],
+    ["ray_xml.predictor", "ray_xml.predict_table", "ray_xml.run_url"],
+    ["ray_xml.model_place"],
     [
         "ray_xml.epoch_steps",
         "ray_xml.refresh",
@@ -141,6 +144,7 @@ LAYERS = [
     ["ray_xml.data_cli", "ray_xml.status_cli"],
     ["ray_xml.plan_cli"],
     ["ray_xml.cluster"],  # and everything in it
+    ["ray_xml.use_cli"],
     ["ray_xml.cli"],
     ["jobs"],
 ]

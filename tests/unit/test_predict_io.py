@@ -118,10 +118,10 @@ def test_bad_names_are_told_before_anything_is_predicted(tmp_path: Path) -> None
 
 def test_documents_of_a_data_set(tmp_path: Path) -> None:
     make(tmp_path / "set")
-    (block,) = documents(str(tmp_path / "set"), "test")
+    (block,) = documents(str(tmp_path / "set"), "test", 5)
     assert_same(block, FEATURES)
     with pytest.raises(DataSetError, match="no split 'dev'"):
-        next(documents(str(tmp_path / "set"), "dev"))
+        next(documents(str(tmp_path / "set"), "dev", 5))
 
 
 @pytest.mark.parametrize("labels", [True, False])
@@ -129,10 +129,10 @@ def test_documents_of_an_xc_file(tmp_path: Path, labels: bool) -> None:
     rows = ["1 0:1 2:2", "0", " 1:3", "0,2 3:4"] if labels else ["0:1 2:2", "", "1:3", "3:4"]
     head = "4 5 3" if labels else "4 5"
     (tmp_path / "x.txt").write_text("\n".join([head, *rows]) + "\n")
-    (block,) = documents(str(tmp_path / "x.txt"), "ignored")
+    (block,) = documents(str(tmp_path / "x.txt"), "ignored", 5)
     assert_same(block, FEATURES)
 
 
 def test_a_place_with_nothing_is_told(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="nowhere"):
-        next(documents(str(tmp_path / "nowhere"), "test"))
+        next(documents(str(tmp_path / "nowhere"), "test", 5))

@@ -10,12 +10,13 @@ import pytest
 from made import make_config
 
 from ray_xml import run_identity
-from ray_xml.config import build_config, dump_config, load_config, parse_yaml
+from ray_xml.config import build_config, dump_config, load_config
 from ray_xml.errors import ConfigError, DataSetError
 from ray_xml.run_config import RARE, RunConfig, check_data, differences
 from ray_xml.run_sections import TrainingConfig
 from ray_xml.store import DataSet
 from ray_xml.store_write import DataSetWriter
+from ray_xml.yaml_text import parse_yaml
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
@@ -182,7 +183,7 @@ def test_free_keys_do_not_make_another_run(key: str) -> None:
 
 def test_a_config_file_as_plain_values_has_the_same_identity(data: DataSet) -> None:
     for config in (make_config(), make_config(training={"rate": 2e-6}).resolved(data)):
-        tree = parse_yaml(dump_config(config), "test")
+        tree = parse_yaml(dump_config(config))
         assert run_identity.identity(tree) == config.identity()
 
 

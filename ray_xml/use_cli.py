@@ -1,0 +1,210 @@
+"""``ray-xml evaluate``, ``predict`` and ``export``: the commands that use a trained model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ray_xml.cluster.predict import Crews
+
+_RUN = "a run folder or an exported model, or the URL of one"
+
+
+def add_use_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the commands to the command line's."""
+    evaluate = commands.add_parser("evaluate", help="measure a run's best model on a split")
+    evaluate.add_argument("run", help=_RUN)
+    evaluate.add_argument("--data", help="data-set folder or URL (default: the run's)")
+    evaluate.add_argument("--split", default="test")
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object, in percent")
+    _add_cluster_options(evaluate)
+    evaluate.set_defaults(command=_evaluate)
+
+    predict = commands.add_parser("predict", help="labels for documents")
+    predict.add_argument("run", help=_RUN)
+    predict.add_argument(
+        "data", help="data-set folder, XC file, .parquet or .arrow file, or a folder of these"
+    )
+    predict.add_argument("--split", default="test", help="of a data-set folder")
+    predict.add_argument("--top-k", type=positive, default=5)
+    predict.add_argument(
+        "--out",
+        metavar="PLACE",
+        help="a .jsonl, .npz or .parquet file; on Ray the folder or URL of Parquet parts",
+    )
+    predict.add_argument(
+        "--part-size", type=positive, metavar="N", help="documents of a part (default: 51,200)"
+    )
+    _add_cluster_options(predict)
+    predict.set_defaults(command=_predict)
+
+    export = commands.add_parser("export", help="a small folder for prediction alone")
+    export.add_argument("run", help="a run folder, or the URL of one")
+    export.add_argument("out", help="the folder to make; evaluate and predict take it as a run")
+    export.add_argument("--dtype", choices=("fp16", "int8"), default="int8")
+    export.set_defaults(command=_export)
+
+
+def positive(text: str) -> int:
+    """An option's value that must be at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number
+
+
+def _add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="on Ray, by so many document workers"
+    )
+    parser.add_argument(
+        "--label-shards",
+        type=positive,
+        metavar="M",
+        help="on Ray, the labels held by so many processes (default: as many as workers)",
+    )
+    parser.add_argument(
+        "--address", metavar="ADDRESS", help="the Ray cluster to join, such as auto"
+    )
+
+
+def _on_ray(options: argparse.Namespace) -> bool:
+    """Whether Ray was asked for, or this process is a Ray job."""
+    asked = (options.workers, options.label_shards, options.address)
+    return any(one is not None for one in asked) or bool(os.environ.get("RAY_ADDRESS"))
+
+
+def _crews(options: argparse.Namespace) -> Crews:
+    from ray_xml.cluster.predict import Crews
+
+    return Crews(options.workers, options.label_shards, options.address)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from ray_xml.console import Counter
+    from ray_xml.data_url import open_data
+    from ray_xml.evaluation import METRICS, baseline, evaluate
+    from ray_xml.metrics import format_table
+    from ray_xml.model_place import ModelPlace
+    from ray_xml.predictor import Predictor
+    from ray_xml.run_url import local_run
+
+    with Counter() as counter:
+
+        def progress(done: int, total: int) -> None:
+            counter.show("evaluate", done, total)
+
+        if _on_ray(options):
+            from ray_xml.cluster.predict import evaluate as evaluate_on_ray
+
+            place = ModelPlace.find(options.run)
+            config, epoch = place.config(), place.epoch
+            source = options.data or config.data
+            data = open_data(source)
+            results = evaluate_on_ray(
+                options.run, source, options.split, crews=_crews(options), progress=progress
+            )
+        else:
+            predictor = Predictor.load(local_run(options.run))
+            config, epoch = predictor.config, predictor.model.epoch
+            data = open_data(options.data or config.data)
+            results = evaluate(predictor, data, options.split, progress=progress)
+    if options.json:
+        print(json.dumps({key: round(value, 4) for key, value in results.items()}))
+        return 0
+    plain = baseline(data, options.split, config.dataset)
+    rows = {"ray_xml": results, "most frequent labels": plain}
+    documents = data.split(options.split).num_documents
+    model = "exported model" if epoch is None else f"model of epoch {epoch}"
+    print(f"{options.split} split of {data.meta.name}: {documents:,} documents, {model}")
+    for kinds in (("P", "nDCG"), ("PSP", "PSnDCG"), ("R",)):
+        keys = [key for key in METRICS if key.split("@")[0] in kinds]
+        print("\n" + format_table(rows, keys))
+    bins = [f"{kind}@5/{where}" for kind in ("P", "R") for where in ("head", "torso", "tail")]
+    print("\nby label frequency\n" + format_table(rows, bins))
+    return 0
+
+
+def _label_names(run: str, data: str) -> list[str] | None:
+    """Of an exported model, or else of the run's data set if that is there."""
+    from contextlib import suppress
+
+    from ray_xml.data_url import open_data
+    from ray_xml.errors import DataSetError, StorageError
+    from ray_xml.export import label_names
+    from ray_xml.run_url import local_run
+
+    names = label_names(local_run(run))
+    if names is None:
+        with suppress(DataSetError, StorageError):  # a model predicts without its data set
+            names = open_data(data).label_names()
+    return names
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from ray_xml.predict_io import ENDINGS, documents, predict_to, sink
+    from ray_xml.predictor import Predictor
+    from ray_xml.run_url import local_run
+
+    if _on_ray(options) and (options.out is None or options.out.endswith(ENDINGS)):
+        from ray_xml.errors import ConfigError
+
+        raise ConfigError(
+            f"--out {options.out or 'is not set'}: on Ray, predictions go into a folder of Parquet "
+            "parts; give --out FOLDER"
+        )
+    if _on_ray(options):
+        return _predict_parts(options)
+    predictor = Predictor.load(local_run(options.run))
+    names = _label_names(options.run, predictor.config.data)
+    with sink(options.out, names) as target:
+        given = documents(options.data, options.split, predictor.num_features)
+        count = predict_to(predictor, given, target, top=options.top_k)
+    if options.out:
+        print(f"{options.out}: {count:,} documents")
+    return 0
+
+
+def _predict_parts(options: argparse.Namespace) -> int:
+    from ray_xml.cluster.predict import PART, predict
+    from ray_xml.model_place import ModelPlace
+
+    written = predict(
+        options.run,
+        options.data,
+        options.out,
+        split=options.split,
+        top=options.top_k,
+        part_size=options.part_size or PART,
+        names=_label_names(options.run, ModelPlace.find(options.run).config().data),
+        crews=_crews(options),
+    )
+    told = f"{options.out}: {written.documents:,} documents in {written.parts} parts"
+    if written.made:
+        told += f"; {written.made:,} by this command, {written.rate:,.0f} docs/s"
+    print(told)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from contextlib import suppress
+    from pathlib import Path
+
+    from ray_xml.data_url import open_data
+    from ray_xml.errors import DataSetError
+    from ray_xml.export import export
+    from ray_xml.model import model_of_run
+    from ray_xml.run_url import local_run
+    from ray_xml.storage import is_url
+
+    model = model_of_run(local_run(options.run))
+    data = Path(model.config.data)
+    if is_url(model.config.data):
+        with suppress(DataSetError):
+            data = open_data(model.config.data).path
+    size = export(model, data, Path(options.out), options.dtype)
+    print(f"{options.out}: model of epoch {model.epoch} as {options.dtype}, {size / 1e6:,.1f} MB")
+    return 0
