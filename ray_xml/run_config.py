@@ -21,13 +21,21 @@ from ray_xml.run_sections import DataSetConfig, ResourcesConfig, TrainingConfig
 from ray_xml.shortlist import ShortlistConfig
 from ray_xml.store import DataSet
 from ray_xml.store_meta import SplitMeta
+from ray_xml.tune_config import TuneConfig
 
 RARE = 20
 _MANY = 500_000  # labels beyond which classifier rows are stored lean
 
 # Keys that may differ when a run goes on: they do not change what an epoch computes. But for
 # training.epochs under schedule=linear, which falls to zero over them.
-_FREE_ON_RESUME = {"data", "run", "resources", "training.epochs", "training.keep_checkpoints"}
+_FREE_ON_RESUME = {
+    "data",
+    "run",
+    "resources",
+    "tune",
+    "training.epochs",
+    "training.keep_checkpoints",
+}
 
 
 class RunConfig(Section):
@@ -48,6 +56,7 @@ class RunConfig(Section):
     classifier: ClassifierConfig = ClassifierConfig()
     training: TrainingConfig = TrainingConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    tune: TuneConfig = TuneConfig()
 
     def resolved(self, data: DataSet) -> RunConfig:
         """The config with everything that was left open derived from the data.
