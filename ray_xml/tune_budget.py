@@ -61,7 +61,9 @@ def budget(
         if each is None:
             raise ResourceError(_refusal(resources, nodes, concurrent))
         return _budget(resources, nodes, concurrent, each)
-    most = int(sum(node.cpus for node in nodes) / DRIVER_CPUS)
+    # Workers compute with one thread at least: more of them than CPUs would only be in the way.
+    most = int(sum(node.cpus for node in nodes) / (resources.cpus_per_worker or 1.0))
+    most //= resources.workers
     for many in range(min(trials, most), 0, -1):
         each = _share(resources, nodes, many)
         if each is not None:

@@ -88,9 +88,8 @@ class TrialProcess:
 
 
 def _end_with_parent() -> None:
-    while os.read(
-        sys.stdin.fileno(), 1
-    ):  # not sys.stdin.read, which holds up the interpreter's end
+    # Not sys.stdin.read: its lock would be held when the interpreter ends.
+    while os.read(sys.stdin.fileno(), 1):
         pass
     os._exit(_ORPHAN)
 

@@ -118,6 +118,8 @@ def _run(config: RunConfig, data: DataSet, folder: TuneFolder, log: SearchLog, s
                 storage_path=str(scratch),
                 verbose=0,
                 callbacks=[_Follower(config, folder, log, total, say)],
+                # A trial's run folder is its checkpoint.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 # A process or a node that is lost; what a run says itself is no failure to Tune.
                 failure_config=tune.FailureConfig(max_failures=config.resources.max_failures),
             ),
