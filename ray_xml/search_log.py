@@ -56,6 +56,11 @@ class TrialRecord:
         return max((point.value for point in self.points), default=None)
 
     @property
+    def best_epoch(self) -> int:
+        """The first epoch with that value."""
+        return next((one.epoch for one in self.points if one.value == self.best), 0)
+
+    @property
     def epochs(self) -> int:
         return self.points[-1].epoch if self.points else 0
 

@@ -57,7 +57,7 @@ def best_yaml(config: RunConfig, data: DataSet, best: TrialRecord, metric: str) 
     chosen = [f"#   {key}: {_text(value)}" for key, value in best.parameters.items()]
     head = [
         f"# Trial {best.number} of a search over {len(config.tune.space)} keys: "
-        f"{metric} {best.best:.2f} on validation after {best.epochs} epochs.",
+        f"{metric} {best.best:.2f} on validation after epoch {best.best_epoch}.",
         *chosen,
         "# Train with it: ray-xml train best.yaml run=RUN",
     ]

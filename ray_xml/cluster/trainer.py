@@ -67,8 +67,13 @@ def train(config: RunConfig) -> Outcome:
     check_local(config.resources)
     data.split("train")  # a file that cannot be mapped is better told here than by every shard
     # Workers run elsewhere: paths must not depend on where the driver was started.
+    cache = config.resources.cache and str(Path(config.resources.cache).resolve())
     config = config.resolved(data).model_copy(
-        update={"data": str(data.path.resolve()), "run": str(Path(config.run).resolve())}
+        update={
+            "data": str(data.path.resolve()),
+            "run": str(Path(config.run).resolve()),
+            "resources": config.resources.model_copy(update={"cache": cache}),
+        }
     )
     folder = RunFolder(config.run)
     with driver_lock(folder.path):

@@ -73,7 +73,14 @@ def search(config: RunConfig, *, resume: bool = False, say: Say = print) -> str:
     check_space_data(config, data)
     check_local(config.resources)
     folder = TuneFolder(config.run)
-    config = config.model_copy(update={"data": str(data.path.resolve()), "run": str(folder.path)})
+    cache = config.resources.cache and str(Path(config.resources.cache).resolve())
+    config = config.model_copy(
+        update={
+            "data": str(data.path.resolve()),
+            "run": str(folder.path),
+            "resources": config.resources.model_copy(update={"cache": cache}),
+        }
+    )
     with driver_lock(folder.path):
         folder.begin(config, resume=resume)
         log = SearchLog(folder.path)
@@ -101,6 +108,7 @@ def _run(config: RunConfig, data: DataSet, folder: TuneFolder, log: SearchLog, s
     os.environ.update(_ENVIRONMENT)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scratch = folder.path / ".ray"
+    shutil.rmtree(scratch, ignore_errors=True)  # a killed search's
     first = default_parameters(config.resolved(data))
     try:
         tune.Tuner(
