@@ -16,6 +16,7 @@ from ray_xml.data_cli import add_data_commands
 from ray_xml.errors import RayXmlError
 from ray_xml.plan_cli import add_plan
 from ray_xml.status_cli import add_status
+from ray_xml.tune_cli import add_tune
 from ray_xml.use_cli import add_use_commands, positive
 
 
@@ -42,7 +43,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     wrong = [one for one in rest if one.startswith("-") or "=" not in one]
-    if rest and (wrong or options.command is not _train):
+    if rest and (wrong or not hasattr(options, "overrides")):
         parser.error(f"unrecognized arguments: {' '.join(wrong or rest)}")
     if rest:
         options.overrides += rest
@@ -69,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
         help="checkpoints to keep besides the best; short for training.keep_checkpoints=N",
     )
     train.set_defaults(command=_train)
+
+    add_tune(commands)
 
     fetch = commands.add_parser("fetch", help="bring a run from its storage into a run folder")
     fetch.add_argument("storage", help="a URI, as given to resources.storage")

@@ -114,20 +114,26 @@ def _explain(model: type[BaseModel], item: Any) -> str:
     """One pydantic complaint in the user's words."""
     place = ".".join(str(part) for part in item["loc"])[:_LONGEST]
     if item["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(place, sorted(_keys(model)), n=1, cutoff=0.5)
-        leaf = str(item["loc"][-1])
-        near = near or [k for k in sorted(_keys(model)) if k.split(".")[-1] == leaf][:1]
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"unknown key {place!r}{hint}"
+        return unknown_key(model, place)
     return f"{place or 'config'}: {item['msg']} (got {shown(item['input'])})"
 
 
-def _keys(model: type[BaseModel], prefix: str = "") -> set[str]:
-    """Every dotted key that ``model`` accepts."""
+def unknown_key(model: type[BaseModel], key: str) -> str:
+    """Says that ``model`` has no dotted key ``key``, and the nearest one that it has."""
+    known = sorted(keys_of(model))
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    leaf = key.rpartition(".")[2]
+    near = near or [one for one in known if one.rpartition(".")[2] == leaf][:1]
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown key {key!r}{hint}"
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> set[str]:
+    """Every dotted key that ``model`` accepts, those of whole sections too."""
     keys: set[str] = set()
     for name, field in model.model_fields.items():
         keys.add(prefix + name)
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            keys |= _keys(kind, prefix + name + ".")
+            keys |= keys_of(kind, prefix + name + ".")
     return keys

@@ -14,6 +14,7 @@ import numpy as np
 
 from ray_xml.errors import CheckpointError
 from ray_xml.exchange import Exchange
+from ray_xml.kept_file import KeptFile, link_or_copy
 from ray_xml.label_words import LabelWords, block_bytes, count_words, shares
 from ray_xml.lexical import Lexical
 from ray_xml.mapped_file import ArraysWriter, map_arrays, read_metadata
@@ -141,11 +142,30 @@ def _check_lengths(named: Mapping[str, np.ndarray]) -> None:
 
 
 def shared_lexical(
-    path: Path, config: NeighborsConfig, features: Rows, labels: Rows, exchange: Exchange
+    path: Path,
+    config: NeighborsConfig,
+    features: Rows,
+    labels: Rows,
+    exchange: Exchange,
+    kept: KeptFile | None = None,
 ) -> Lexical:
-    """The channel of a run, made by one worker and mapped by all; every worker calls this."""
+    """The channel of a run, made by one worker and mapped by all; every worker calls this.
+
+    Args:
+        kept: where its file is looked for, and kept for other runs.
+    """
     if exchange.rank == 0:
-        documents = features.num_rows
-        save_lexical(path, config, features.slice(0, documents), labels.slice(0, documents))
+        if kept is None:
+            _make(path, config, features, labels)
+        else:
+            with kept.alone():
+                if not kept.good():
+                    kept.keep(lambda target: _make(target, config, features, labels))
+                link_or_copy(kept.path, path)
     exchange.barrier()
     return load_lexical(path, config)
+
+
+def _make(path: Path, config: NeighborsConfig, features: Rows, labels: Rows) -> None:
+    documents = features.num_rows
+    save_lexical(path, config, features.slice(0, documents), labels.slice(0, documents))

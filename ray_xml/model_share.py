@@ -10,6 +10,7 @@ from ray_xml import partition
 from ray_xml.classifier import Classifier
 from ray_xml.encoder import Encoder
 from ray_xml.exchange import Exchange
+from ray_xml.kept_file import KeptFile
 from ray_xml.run_config import RunConfig
 from ray_xml.sparse import Rows
 from ray_xml.token_table import token_table
@@ -23,6 +24,7 @@ def new_share(
     device: torch.device,
     *,
     empty: bool,
+    kept: KeptFile | None = None,
 ) -> tuple[Encoder, Classifier]:
     """The share of ``exchange``'s rank as a run starts with it; every worker calls this.
 
@@ -30,6 +32,7 @@ def new_share(
         features: [N, V] of the documents that train.
         label_counts: int64 [L], of those documents.
         empty: leave the token table at zero, since a checkpoint will fill it.
+        kept: see ``token_table``.
     """
     seed, dim = config.training.seed, config.encoder.dim
     low, high = partition.even(dim, exchange.size)[exchange.rank]
@@ -37,7 +40,7 @@ def new_share(
         table = torch.zeros(features.num_columns, high - low, device=device)
     else:
         table = config.encoder.scale * token_table(
-            config.encoder.tokens, features, dim, exchange, seed=seed, device=device
+            config.encoder.tokens, features, dim, exchange, seed=seed, device=device, kept=kept
         )
     encoder = Encoder(config.encoder, table, exchange, seed=seed)
     label_range = partition.label_ranges(label_counts, exchange.size)[exchange.rank]

@@ -26,6 +26,7 @@ from ray_xml.run_sections import (
 from ray_xml.shortlist import ShortlistConfig
 from ray_xml.store import DataSet
 from ray_xml.store_meta import SplitMeta
+from ray_xml.tune_config import TuneConfig
 
 RARE = 20
 _MANY = 500_000  # labels beyond which classifier rows are stored lean
@@ -50,6 +51,7 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     resources: ResourcesConfig = ResourcesConfig()
     logging: LoggingConfig = LoggingConfig()
+    tune: TuneConfig = TuneConfig()
 
     def resolved(self, data: DataSet) -> RunConfig:
         """The config with everything that was left open derived from the data.

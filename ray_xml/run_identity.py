@@ -13,7 +13,7 @@ from typing import Any
 # Keys that may differ when a run goes on: they do not change what an epoch computes. But for
 # training.epochs under schedule=linear, which falls to zero over them.
 _FREE_ON_RESUME = {
-    "data", "run", "resources", "logging", "training.epochs", "training.keep_checkpoints",
+    "data", "run", "resources", "logging", "tune", "training.epochs", "training.keep_checkpoints",
 }  # fmt: skip
 
 

@@ -122,6 +122,9 @@ class ResourcesConfig(Section):
         data_cache: folder of those copies on each node. ``{node}`` in it becomes the node's id;
             that is for nodes that share this path.
         data_checksum: of the data set that every node must find. The driver sets it.
+        cache: folder on a path that all nodes share, where runs keep for each other what depends on
+            the data set alone: the SVD that token tables start from, and the sparse channel. None
+            computes it in each run.
         storage: URI such as s3://bucket/prefix, gs://…, file:///…: where the run folder's
             contents are also kept, from each epoch on, and fetched from if the run there is
             further.
@@ -143,6 +146,7 @@ class ResourcesConfig(Section):
     data: Literal["shared", "copy"] = "shared"
     data_cache: str = "~/.cache/ray_xml/data"
     data_checksum: str | None = None
+    cache: str | None = None
     storage: str | None = None
     address: str | None = None
 

@@ -9,7 +9,7 @@ result is the same for any number of workers up to rounding.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 from ray_xml.bags import bags_of, sum_bags, transposed_bags
 from ray_xml.errors import ConfigError
 from ray_xml.exchange import Exchange
+from ray_xml.kept_file import KeptFile
 from ray_xml.npy_file import map_npy
 from ray_xml.partition import Range, even
 from ray_xml.sparse import Csr, Rows
@@ -36,6 +37,7 @@ def token_table(
     *,
     seed: int,
     device: torch.device = _CPU,
+    kept: KeptFile | None = None,
 ) -> Tensor:
     """float32 [V, d]: this rank's columns of the starting token table.
 
@@ -44,11 +46,14 @@ def token_table(
         features: [N, V], the training documents.
         dim: D.
         device: where it is computed and left; the workers' sums travel from there.
+        kept: where an SVD is looked for, and kept for other runs.
 
     Raises:
         ConfigError: the file is missing or has another shape or type.
     """
     low, high = even(dim, exchange.size)[exchange.rank]
+    if source == "svd" and kept is not None:
+        return _kept_svd(features, dim, exchange, seed=seed, device=device, kept=kept)
     if source == "svd":
         whole = svd_table(features, dim, exchange, seed=seed, device=device)
         return whole[:, low:high].contiguous()
@@ -56,6 +61,34 @@ def token_table(
         return torch.from_numpy(_random(features.num_columns, dim, (low, high), seed)).to(device)
     table = _open_npy(source, (features.num_columns, dim))
     return torch.from_numpy(np.array(table[:, low:high], np.float32)).to(device)
+
+
+def _kept_svd(
+    features: Rows,
+    dim: int,
+    exchange: Exchange,
+    *,
+    seed: int,
+    device: torch.device,
+    kept: KeptFile,
+) -> Tensor:
+    """As ``svd_table``, this rank's columns, computed only where no run has kept it yet.
+
+    Rank 0 looks, waits for another run that is computing it, and keeps it, on behalf of all.
+    """
+    low, high = even(dim, exchange.size)[exchange.rank]
+    with ExitStack() as held:
+        found = False
+        if exchange.rank == 0:
+            held.enter_context(kept.alone())
+            found = kept.good()
+        if not exchange.any(found, device):
+            whole = svd_table(features, dim, exchange, seed=seed, device=device)
+            if exchange.rank == 0:
+                kept.keep(lambda path: whole.cpu().numpy().tofile(path))
+            return whole[:, low:high].contiguous()
+    table = np.memmap(kept.path, np.float32, "r", shape=(features.num_columns, dim))
+    return torch.from_numpy(np.array(table[:, low:high])).to(device)
 
 
 def _random(rows: int, dim: int, columns: Range, seed: int) -> np.ndarray:

@@ -35,6 +35,7 @@ from ray_xml.lexical_file import shared_lexical
 from ray_xml.model_share import new_share
 from ray_xml.ranges import Ranges
 from ray_xml.refresh import Refresher, Validation
+from ray_xml.run_cache import kept_lexical, kept_table
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import metric_sums, split_rows
 from ray_xml.run_folder import RunFolder
@@ -91,7 +92,12 @@ class Training:
         neighbors_file = RunFolder(folder).neighbors_file
         with writing(neighbors_file):
             self.lexical = shared_lexical(
-                neighbors_file, config.neighbors, self.features, self.labels, exchange
+                neighbors_file,
+                config.neighbors,
+                self.features,
+                self.labels,
+                exchange,
+                kept_lexical(config, data),
             )
         give_back()
         self.steps = Steps(self.encoder, self.classifier, exchange, rows)
@@ -124,7 +130,13 @@ class Training:
         checkpoints = self.folder / "checkpoints"
         resume = bool(epochs_in(checkpoints))
         encoder, classifier = new_share(
-            self.config, self.features, self.label_counts, self.exchange, self.device, empty=resume
+            self.config,
+            self.features,
+            self.label_counts,
+            self.exchange,
+            self.device,
+            empty=resume,
+            kept=kept_table(self.config, self.data, self.device),
         )
         if resume:
             self.state = load_state(checkpoints, encoder, classifier, self.data)

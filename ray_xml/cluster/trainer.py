@@ -74,10 +74,12 @@ def train(config: RunConfig) -> Outcome:
     check_local(config.resources)
     data.split("train")  # a file that cannot be mapped is better told here than by every shard
     # Workers run elsewhere: paths must not depend on where the driver was started.
+    cache = config.resources.cache and str(Path(config.resources.cache).resolve())
     config = config.resolved(data).model_copy(
         update={
             "data": config.data if is_url(config.data) else str(data.path.resolve()),
             "run": str(Path(config.run).resolve()),
+            "resources": config.resources.model_copy(update={"cache": cache}),
         }
     )
     folder = RunFolder(config.run)

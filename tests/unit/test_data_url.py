@@ -108,7 +108,7 @@ def test_damage_on_the_way_is_told(tmp_path: Path, cache: Path) -> None:
     meta = tmp_path / "set" / "meta.json"
     tree = json.loads(meta.read_text())
     meta.write_text(json.dumps({**tree, "num_labels": 4}))
-    with pytest.raises(DataSetError, match=r"meta\.json is of a newer ray_xml or damaged"):
+    with pytest.raises(DataSetError, match=r"meta\.json is damaged: its checksum does not match"):
         open_data(url)
     meta.write_text("{}")
     with pytest.raises(DataSetError, match=r"meta\.json is damaged"):
