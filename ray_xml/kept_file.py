@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_xml.disk import replace_text, sha256_of, sync, writing
+from ray_xml.json_text import parse_json
 
 _FILE, _META = "file", "meta.json"
 
@@ -67,7 +68,7 @@ class KeptFile:
     def good(self) -> bool:
         """Whether the file is there, and is the one that was kept; a damaged one is removed."""
         try:
-            told = json.loads((self._entry / _META).read_text(encoding="utf-8"))
+            told = parse_json((self._entry / _META).read_bytes())
             whole = bool(told["key"] == self._key and told["sha256"] == sha256_of(self.path))
         except FileNotFoundError:
             whole = False

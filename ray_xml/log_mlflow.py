@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 
 from ray_xml.disk import replace_text
 from ray_xml.follow import Line, Listener
+from ray_xml.json_text import parse_json
 from ray_xml.run_identity import flat, identity
 from ray_xml.run_records import scalars
 
@@ -66,7 +67,7 @@ class MlflowLogger(Listener):
     def _known(self) -> str:
         """The id of the MLflow run that this run made earlier, or nothing."""
         try:
-            kept = json.loads(self._file.read_text(encoding="utf-8"))
+            kept = parse_json(self._file.read_bytes())
             if kept["uri"] != self._uri:
                 return ""
             found = self._client.get_run(str(kept["run_id"]))

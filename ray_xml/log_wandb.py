@@ -17,6 +17,7 @@ import wandb
 from ray_xml.disk import replace_text
 from ray_xml.errors import ConfigError
 from ray_xml.follow import Line, Listener
+from ray_xml.json_text import parse_json
 from ray_xml.run_records import scalars
 
 
@@ -73,7 +74,7 @@ class WandbLogger(Listener):
     def _remember(self) -> None:
         self._file.parent.mkdir(exist_ok=True)
         try:
-            kept = json.loads(self._file.read_text(encoding="utf-8"))
+            kept = parse_json(self._file.read_bytes())
             if kept["project"] != self._project:
                 raise ValueError
             self._id, self._told = str(kept["id"]), int(kept["epoch"])

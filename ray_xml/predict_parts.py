@@ -25,6 +25,7 @@ from typing import Any
 
 from ray_xml.disk import replace_text, sync, writing
 from ray_xml.errors import ConfigError
+from ray_xml.json_text import parse_json
 from ray_xml.storage import Storage, is_url
 
 MANIFEST, LOCK = "manifest.json", ".lock"
@@ -116,9 +117,9 @@ class PartsFolder:
         """
         try:
             if self._storage:
-                return dict(json.loads(self._storage.read(MANIFEST)))
+                return dict(parse_json(self._storage.read(MANIFEST)))
             assert self._path is not None
-            return dict(json.loads((self._path / MANIFEST).read_text(encoding="utf-8")))
+            return dict(parse_json((self._path / MANIFEST).read_bytes()))
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(
                 f"{self.out}/{MANIFEST} cannot be read ({error}); choose a new folder"

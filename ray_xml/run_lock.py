@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ray_xml.errors import ConfigError, TrainingError
+from ray_xml.json_text import parse_json
 
 DRIVER, WORKERS = ".lock", ".workers"
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
@@ -172,7 +173,7 @@ def _holder(path: Path) -> str:
 
 def _told(path: Path) -> Holder:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = parse_json(path.read_bytes())
         return Holder(str(told["host"]), int(told["pid"]))
     except (OSError, ValueError, KeyError, TypeError):
         return Holder()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_xml.disk import add_line
+from ray_xml.json_text import parse_json
 from ray_xml.tune_search import Tried
 
 DONE, STOPPED, FAILED, RUNNING = "done", "stopped", "failed", "running"
@@ -84,7 +85,7 @@ class SearchLog:
         if self.path.exists():
             for text in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
                 with suppress(ValueError, KeyError, TypeError):  # a line that was cut
-                    event = json.loads(text)
+                    event = parse_json(text)
                     last = max(last, float(event["at"]))
                     self._take(event)
         self._began = time.monotonic() - last
