@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ray_xml import plan_memory
+from ray_xml.autosize import NodeSize, autosized
 from ray_xml.classifier import product_type
 from ray_xml.errors import ConfigError
 from ray_xml.plan_counts import Counts
@@ -125,7 +126,9 @@ def plan(config: RunConfig, counts: Counts, nodes: Nodes | None = None) -> Plan:
     """
     nodes = nodes or Nodes.here()
     config = config.resolved_for(counts.documents, counts.labels, counts.pairs)
-    resources = config.resources
+    sizes = [NodeSize(nodes.cpus, nodes.gpus)] * nodes.count
+    resources = autosized(config.resources, sizes, min(counts.labels, config.encoder.dim))
+    config = config.model_copy(update={"resources": resources})
     _check(config, counts)
     product = _product(config)
     fitted = counts.without(config.training.validation)

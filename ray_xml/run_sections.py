@@ -103,7 +103,8 @@ class ResourcesConfig(Section):
     """What of the cluster a run takes.
 
     Attributes:
-        workers: Ray Train workers.
+        workers: Ray Train workers; 0 takes what the cluster has when the run is started, see
+            ``autosize``. A search gives each trial one.
         min_workers: go on with as few of them when nodes are lost, and take the others back, at the
             end of an epoch, when there is room again; None keeps to ``workers``.
         patience: seconds that a run which lost nodes waits for room.
@@ -111,9 +112,10 @@ class ResourcesConfig(Section):
             cluster's autoscaler is asked for what is missing either way.
         max_failures: how often in a row a run starts again after it lost a process or a node,
             without a whole epoch in between; beyond that it ends with an error.
-        label_shards: Ray actors, each with one label range.
+        label_shards: Ray actors, each with one label range; 0 is as many as workers.
         cpus_per_worker: CPUs, and so threads, of a worker; None shares the machine's evenly.
-        gpus_per_worker, gpus_per_shard: fractions allowed.
+        gpus_per_worker, gpus_per_shard: fractions allowed. Where ``workers`` is 0 and the cluster
+            has GPUs, a half of one each.
         device: ``auto`` is cuda where workers have a GPU, else cpu.
         placement: ``spread`` puts workers and label shards evenly on all nodes with CPUs (or GPUs,
             where they ask for any), ``pack`` on as few nodes as hold them.
@@ -132,12 +134,12 @@ class ResourcesConfig(Section):
             or starts one on this machine; ``local`` always starts one.
     """
 
-    workers: int = Field(2, ge=1)
+    workers: int = Field(0, ge=0)
     min_workers: int | None = Field(None, ge=1)
     patience: float = Field(1800.0, ge=0)
     start_patience: float = Field(0.0, ge=0)
     max_failures: int = Field(3, ge=0)
-    label_shards: int = Field(2, ge=1)
+    label_shards: int = Field(0, ge=0)
     cpus_per_worker: float | None = Field(None, gt=0)
     gpus_per_worker: float = Field(0.0, ge=0)
     gpus_per_shard: float = Field(0.0, ge=0)
@@ -152,7 +154,7 @@ class ResourcesConfig(Section):
 
     @model_validator(mode="after")
     def _not_more_than_all(self) -> ResourcesConfig:
-        if self.fewest_workers > self.workers:
+        if self.workers > 0 and self.fewest_workers > self.workers:
             raise ValueError(f"min_workers={self.min_workers} is more than workers={self.workers}")
         return self
 

@@ -12,20 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ray_xml.autosize import NodeSize
 from ray_xml.errors import ResourceError
 from ray_xml.run_sections import ResourcesConfig
 
 DRIVER_CPUS = 0.1
 _PARTS = (0.95, 0.9, 0.8)  # of a CPU, for workers that would have one but for the drivers
 _CLOSE = 1e-6
-
-
-@dataclass(frozen=True)
-class NodeSize:
-    """CPUs and GPUs of a node."""
-
-    cpus: float
-    gpus: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
+from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_xml.errors import ResourceError
@@ -49,6 +50,24 @@ def cluster_nodes() -> list[Node]:
         if one["Alive"]
     ]
     return sorted((node for node in found if node.cpus > 0), key=lambda node: node.id)
+
+
+def free_nodes() -> list[Node]:
+    """As ``cluster_nodes``, with what nobody holds of each at this moment."""
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    held = {
+        (node.node_id, one.resource_name): one.used
+        for node in (*status.active_nodes, *status.idle_nodes)
+        for one in (node.resource_usage.usage if node.resource_usage else ())
+    }
+    return [
+        replace(
+            node,
+            cpus=node.cpus - held.get((node.id, "CPU"), 0.0),
+            gpus=node.gpus - held.get((node.id, "GPU"), 0.0),
+        )
+        for node in cluster_nodes()
+    ]
 
 
 def place_shards(nodes: Sequence[Node], resources: ResourcesConfig) -> list[Node]:

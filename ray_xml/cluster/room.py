@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ray.autoscaler.sdk import request_resources
 
-from ray_xml.cluster.placement import cluster_nodes
-from ray_xml.cluster.session import Shares, share_out
+from ray_xml.autosize import NodeSize, autosized
+from ray_xml.cluster.placement import Node, cluster_nodes, free_nodes
+from ray_xml.cluster.session import Shares, largest_share, share_out
 from ray_xml.errors import ResourceError
 from ray_xml.run_sections import ResourcesConfig
 
@@ -34,6 +35,56 @@ def room(resources: ResourcesConfig, where: str) -> tuple[ResourcesConfig, Share
             first = first or error
     assert first is not None
     raise first
+
+
+def taken(
+    resources: ResourcesConfig, most: int, where: str, say: Callable[[str], None]
+) -> ResourcesConfig:
+    """``resources`` with what they leave open taken from what is free of the cluster now, which is
+    then told. The run keeps to it as to a config that says so, but goes on with fewer workers when
+    nodes are lost.
+
+    Args:
+        most: workers and label shards that the run can be shared by.
+
+    Raises:
+        ResourceError: the cluster has no node and none came in ``start_patience``.
+    """
+    if resources.workers > 0 and resources.label_shards > 0:
+        return resources
+    if not cluster_nodes():  # ask for one: what comes says how much to take
+        one = autosized(resources, [], most)
+        wait_for_room(one, where, one.start_patience, say)
+    nodes = free_nodes()
+    if not any(node.cpus >= 1 for node in nodes):
+        say(f"nothing of {where} is free; waiting for what others hold")
+        nodes = cluster_nodes()
+    found = autosized(resources, [NodeSize(node.cpus, node.gpus) for node in nodes], most)
+    if resources.workers == 0:
+        each = resources.cpus_per_worker
+        if each is None and nodes != cluster_nodes():  # else all is shared out at every start
+            each = float(largest_share([node.cpus for node in nodes], found.workers))
+        fewest = resources.min_workers or 1
+        found = found.model_copy(update={"cpus_per_worker": each, "min_workers": fewest})
+    say(_told(found, nodes, where))
+    return found
+
+
+def _told(resources: ResourcesConfig, nodes: Sequence[Node], where: str) -> str:
+    cpus, gpus = (sum(getattr(node, kind) for node in nodes) for kind in ("cpus", "gpus"))
+    each = [f"{resources.cpus_per_worker:g} CPU"] if resources.cpus_per_worker else []
+    each += [f"{resources.gpus_per_worker:g} GPU"] if resources.gpus_per_worker else []
+    workers = _many(resources.workers, "worker") + (f" of {' and '.join(each)}" if each else "")
+    shards = _many(resources.label_shards, "label shard")
+    if resources.gpus_per_shard:
+        shards += f" of {resources.gpus_per_shard:g} GPU"
+    free = _many(cpus, "CPU") + (f" and {_many(gpus, 'GPU')}" if gpus else "")
+    on = f"{where}'s {len(nodes)} nodes" if len(nodes) > 1 else where
+    return f"taking {workers}, {shards}; free on {on}: {free}"
+
+
+def _many(count: float, what: str) -> str:
+    return f"{count:g} {what}{'' if count == 1 else 's'}"
 
 
 def wait_for_room(

@@ -61,7 +61,7 @@ def _places(nodes: Sequence[float], each: float) -> int:
     return sum(int(cpus / each + 1e-9) for cpus in nodes)
 
 
-def _largest_share(nodes: Sequence[float], processes: int) -> int:
+def largest_share(nodes: Sequence[float], processes: int) -> int:
     """The most whole CPUs that each process can have, or 1."""
     choices = range(int(max(nodes, default=1.0)), 1, -1)
     return next((each for each in choices if _places(nodes, each) >= processes), 1)
@@ -69,7 +69,7 @@ def _largest_share(nodes: Sequence[float], processes: int) -> int:
 
 def _check_workers(resources: ResourcesConfig, nodes: Sequence[float], where: str) -> float:
     """CPUs of a worker, of ``nodes`` with so many each; refuses workers that they cannot hold."""
-    each = resources.cpus_per_worker or _largest_share(nodes, resources.workers)
+    each = resources.cpus_per_worker or largest_share(nodes, resources.workers)
     if _places(nodes, each) < resources.workers:
         spread = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
         raise ResourceError(

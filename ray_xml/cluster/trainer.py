@@ -18,7 +18,7 @@ from typing import Any
 from ray_xml.cluster.data_places import distribute, driver_cache
 from ray_xml.cluster.gauges import Gauges
 from ray_xml.cluster.label_shards import LabelShards
-from ray_xml.cluster.room import wait_for_room, watching_for_more
+from ray_xml.cluster.room import taken, wait_for_room, watching_for_more
 from ray_xml.cluster.session import check_local, session
 from ray_xml.cluster.worker_group import fit
 from ray_xml.console import Watcher
@@ -29,6 +29,7 @@ from ray_xml.run_config import RunConfig, check_data
 from ray_xml.run_folder import RunFolder
 from ray_xml.run_lock import driver_lock, wait_for_workers
 from ray_xml.run_loggers import run_loggers
+from ray_xml.run_sections import ResourcesConfig
 from ray_xml.run_storage import RunStorage
 from ray_xml.run_upload import Uploader
 from ray_xml.run_url import with_local_run
@@ -105,10 +106,12 @@ def _train(
         session(config.resources) as where,
         Follower(folder.path, [Watcher(), *gauges, *listeners]) as follower,
     ):
+        most = min(data.meta.num_labels, config.encoder.dim)
+        wanted = taken(config.resources, most, where, follower.say)
         failures = 0
         while done < config.training.total:
             try:
-                _start(config, data, folder, where, follower.say, first=failures == 0)
+                _start(config, wanted, data, folder, where, follower.say, first=failures == 0)
                 failures, done = 0, folder.epochs_done()
             except LostError as error:
                 failures = failures + 1 if folder.epochs_done() == done else 1
@@ -127,6 +130,7 @@ def _train(
 
 def _start(
     config: RunConfig,
+    wanted: ResourcesConfig,
     data: DataSet,
     folder: RunFolder,
     where: str,
@@ -140,7 +144,6 @@ def _start(
         LostError: something went that a new start can do without.
     """
     wait_for_workers(folder.path, _WORKERS_END, say)
-    wanted = config.resources
     patience = wanted.start_patience if first else wanted.patience
     resources, shares = wait_for_room(wanted, where, patience, say)
     if resources.workers < wanted.workers:

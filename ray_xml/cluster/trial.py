@@ -8,6 +8,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from ray_xml.autosize import of_a_trial
 from ray_xml.cluster.trial_process import TrialProcess
 from ray_xml.config import load_config
 from ray_xml.errors import TrainingError
@@ -31,7 +32,8 @@ class Trial(tune.Trainable):
         run = folder.trial_config(base, number, config["parameters"], config["cpus_per_worker"])
         # This process may lie on any node: it joins by the address, not by what is started here.
         address = ray.get_runtime_context().gcs_address
-        resources = run.resources.model_copy(update={"address": address})
+        sized = of_a_trial(run.resources, gpus=ray.cluster_resources().get("GPU", 0.0) > 0)
+        resources = sized.model_copy(update={"address": address})
         run = run.model_copy(update={"resources": resources})
         self._folder, self._metric = folder.trial(number), run.training.metric
         self._told = config["after"]

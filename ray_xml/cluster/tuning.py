@@ -19,6 +19,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from ray_xml.autosize import NodeSize, of_a_trial
 from ray_xml.cluster.asha import Asha
 from ray_xml.cluster.placement import cluster_nodes
 from ray_xml.cluster.session import check_local, session
@@ -28,7 +29,7 @@ from ray_xml.run_config import RunConfig
 from ray_xml.run_lock import driver_lock
 from ray_xml.search_log import DONE, FAILED, RUNNING, STOPPED, SearchLog, TrialRecord
 from ray_xml.store import DataSet
-from ray_xml.tune_budget import DRIVER_CPUS, Budget, NodeSize, budget
+from ray_xml.tune_budget import DRIVER_CPUS, Budget, budget
 from ray_xml.tune_config import TuneConfig
 from ray_xml.tune_folder import TuneFolder
 from ray_xml.tune_report import write_results
@@ -138,7 +139,8 @@ def _run(config: RunConfig, data: DataSet, folder: TuneFolder, log: SearchLog, s
 
 def _budget(config: RunConfig, trials: int) -> Budget:
     nodes = [NodeSize(node.cpus, node.gpus) for node in cluster_nodes()]
-    return budget(config.resources, nodes, trials, config.tune.concurrent)
+    resources = of_a_trial(config.resources, gpus=any(node.gpus for node in nodes))
+    return budget(resources, nodes, trials, config.tune.concurrent)
 
 
 def _driver(config: RunConfig) -> dict[str, float]:

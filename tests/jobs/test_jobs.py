@@ -42,10 +42,7 @@ def place(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     for split in ("train", "test"):
         one = data.split(split)
         write_xc(folder / f"{split}.txt", one.features, one.labels)
-    config = make_config(
-        training={"epochs": 2, "batch_size": 32, "cycle_epochs": 1},
-        resources={"workers": 2, "label_shards": 2},
-    )
+    config = make_config(training={"epochs": 2, "batch_size": 32, "cycle_epochs": 1})
     (folder / "config.yaml").write_text(dump_config(config))
     with JobCluster(folder, nodes=2) as cluster:
         yield Place(cluster, folder)
@@ -70,6 +67,8 @@ def trained(place: Place, prepared: str) -> str:
     )
     assert job.status == 0, job.output
     assert "epoch   2" in job.output
+    # Nothing is said of resources: it takes what the two nodes have.
+    assert "taking 2 workers, 2 label shards; free on the cluster's 2 nodes: 2 CPUs" in job.output
     return place.url("run")
 
 

@@ -65,7 +65,7 @@ LAYERS = [
         "ray_xml.run_lock",
         "ray_xml.range_state",
         "ray_xml.metrics",
-        "ray_xml.tune_budget",
+        "ray_xml.autosize",
         "ray_xml.tune_search",
         "ray_xml.exact_search",
         "ray_xml.coarse_search",
@@ -80,6 +80,7 @@ LAYERS = [
         "ray_xml.log_wandb",
         "ray_xml.console",
         "ray_xml.search_log",
+        "ray_xml.tune_budget",
     ],
     [
         "ray_xml.store_meta",

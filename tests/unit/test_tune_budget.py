@@ -6,9 +6,10 @@ import itertools
 
 import pytest
 
+from ray_xml.autosize import NodeSize
 from ray_xml.errors import ResourceError
 from ray_xml.run_sections import ResourcesConfig
-from ray_xml.tune_budget import DRIVER_CPUS, NodeSize, budget
+from ray_xml.tune_budget import DRIVER_CPUS, budget
 
 
 def resources(**keys: float) -> ResourcesConfig:
