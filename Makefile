@@ -1,6 +1,6 @@
 # make demo   train on the docstrings of the installed packages, and show what was learned
 # make test   run the tests
-# make test-cluster  start a cluster of several nodes, submit every kind of job to it
+# make test-cluster  the tests that take minutes: clusters of several nodes, every kind of job, searches
 # make test-faults  kill every kind of process in every phase of a run, and print what came of it
 # make check  lint and types
 # make fuzz   fuzz the readers for FUZZ_SECONDS, all targets or those in FUZZ (docs/fuzzing.md)
@@ -36,7 +36,7 @@ test: $(VENV)/.ready
 	$(BIN)/python -m pytest
 
 test-cluster: $(VENV)/.ready
-	$(BIN)/python -m pytest --jobs tests/jobs
+	$(BIN)/python -m pytest --minutes -m minutes
 
 test-faults: $(VENV)/.ready
 	$(BIN)/python tests/faults/matrix.py

@@ -23,21 +23,26 @@ if TYPE_CHECKING:
     from small_runs import Run
 
 # Seconds for a test of the folders that start Ray: fixtures count, and machines are shared.
-_WITH_RAY = {"cluster": 600, "faults": 900}
+_WITH_RAY = {"cluster": 600, "faults": 900, "jobs": 1500}
 # Ray's own: Ray Train builds a ray.data context, whose defaults ray.data calls deprecated.
 _RAY_WARNS = "ignore::DeprecationWarning:ray.data.context"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skip = pytest.mark.skip(reason="minutes: needs --minutes, as make test-cluster")
     for item in items:
         seconds = _WITH_RAY.get(item.path.parent.name)
         if seconds is not None:
             item.add_marker(pytest.mark.filterwarnings(_RAY_WARNS))
             item.add_marker(pytest.mark.timeout(seconds))
+        if item.path.parent.name == "jobs":
+            item.add_marker(pytest.mark.minutes)
+        if item.get_closest_marker("minutes") and not config.getoption("--minutes"):
+            item.add_marker(skip)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--jobs", action="store_true", help="also submit jobs to a cluster: minutes")
+    parser.addoption("--minutes", action="store_true", help="also tests that take minutes each")
 
 
 @pytest.fixture(autouse=True)

@@ -138,7 +138,7 @@ def test_the_same_command_finishes_the_run(story: Story, straight: Run) -> None:
     names = {path.name for path in story.run.path.iterdir()}
     assert names == {
         "config.yaml", "metrics.jsonl", "losses", "checkpoints", "shortlists",
-        "neighbors.safetensors",
+        "neighbors.safetensors", "tensorboard",
     }  # fmt: skip
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import time
 import urllib.request
+from pathlib import Path
 
 import ray
-from small_runs import Run
+from small_runs import both_config, start
+
+from ray_xml.store import DataSet
 
 _SAMPLE = re.compile(r"^(ray_xml_\w+)\{(.*)\} (\S+)$", re.MULTILINE)
 _TAG = re.compile(r'(\w+)="([^"]*)"')
@@ -27,17 +30,18 @@ def scrape(run: str) -> dict[tuple[str, str], float]:
     return found
 
 
-def test_prometheus_sees_the_run(straight: Run) -> None:
-    last = straight.outcome.lines[-1]
+def test_prometheus_sees_the_run(cluster: None, data: DataSet, tmp_path: Path) -> None:
+    run = start(both_config(data, tmp_path / "seen", workers=1, shards=1, epochs=2))
+    last = run.outcome.lines[-1]
     expected = {
-        ("ray_xml_epoch", ""): 16, ("ray_xml_epochs", ""): 16,
+        ("ray_xml_epoch", ""): 2, ("ray_xml_epochs", ""): 2,
         ("ray_xml_memory_gib", ""): last["memory_gib"],
         ("ray_xml_shortlist_recall", ""): last["shortlist_recall"],
         ("ray_xml_candidate_recall", ""): last["candidate_recall"],
         ("ray_xml_validation", "P@1"): last["validation"]["P@1"],
     }  # fmt: skip
     end = time.monotonic() + 60
-    name = straight.folder.path.name
+    name = run.folder.path.name
     while (seen := scrape(name)) != {**seen, **expected}:  # Ray exports every few seconds
         assert time.monotonic() < end, seen
         time.sleep(0.5)

@@ -135,6 +135,7 @@ def test_a_killed_process_leaves_no_trace(
     assert_equal(out, alone)
 
 
+@pytest.mark.minutes
 def test_a_killed_driver_is_gone_on_with(
     run: RunFolder, source: Path, alone: Predictions, tmp_path: Path
 ) -> None:

@@ -71,6 +71,7 @@ def blend_weights(run: Run, epoch: int) -> list[float]:
     return list(checkpoint.read_manifest(folder)["blend"]["weights"])
 
 
+@pytest.mark.minutes
 def test_one_process_gives_the_same_as_five_without_shortlists(
     cluster: None, data: DataSet, tmp_path: Path
 ) -> None:

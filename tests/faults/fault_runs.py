@@ -294,9 +294,11 @@ def start(folder: Path) -> Command:
 
 
 def files_in(folder: Path) -> set[str]:
-    """Paths of all files and of empty folders, the hidden too."""
-    return {
+    """Paths of all files and of empty folders, the hidden too; but for TensorBoard's, of which there
+    is one a start, named after its second."""
+    found = {
         str(path.relative_to(folder))
         for path in folder.rglob("*")
         if path.is_file() or not any(path.iterdir())
     }
+    return {name for name in found if not name.startswith("tensorboard/")}
