@@ -167,11 +167,11 @@ def test_a_folder_holds_one_search(tmp_path: Path) -> None:
 
 def test_a_trial_gets_a_run_folder_and_shares_the_cache(tmp_path: Path) -> None:
     folder = TuneFolder(tmp_path)
-    made = folder.trial_config(CONFIG, 7, rates(7), 0.9)
+    made = folder.trial_config(CONFIG, 7, rates(7), 0.9, 4)
     assert made.run == str(tmp_path / "trials" / "007")
     assert made.resources.cache == str(tmp_path / "cache")
     assert made.resources.cpus_per_worker == 0.9
     assert made.training.rate == pytest.approx(0.04)
     # The first is the config as it stands, whatever it was that it stands for.
-    first = folder.trial_config(CONFIG, 0, {"training.rate": 0.09}, 0.9)
+    first = folder.trial_config(CONFIG, 0, {"training.rate": 0.09}, 0.9, 3)
     assert first.training.rate == CONFIG.training.rate
