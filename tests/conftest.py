@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from small_runs import Run
 
 # Seconds for a test of the folders that start Ray: fixtures count, and machines are shared.
-_WITH_RAY = {"cluster": 600, "faults": 900}
+_WITH_RAY = {"cluster": 600, "faults": 900, "jobs": 1500}
 # Ray's own: Ray Train builds a ray.data context, whose defaults ray.data calls deprecated.
 _RAY_WARNS = "ignore::DeprecationWarning:ray.data.context"
 

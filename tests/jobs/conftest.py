@@ -9,9 +9,5 @@ import pytest
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(1500))  # the cluster's start counts
-            if not config.getoption("--jobs"):
-                item.add_marker(
-                    pytest.mark.skip(reason="minutes: needs --jobs, as make test-cluster")
-                )
+        if Path(__file__).parent in item.path.parents and not config.getoption("--jobs"):
+            item.add_marker(pytest.mark.skip(reason="minutes: needs --jobs, as make test-cluster"))
