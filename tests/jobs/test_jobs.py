@@ -133,8 +133,13 @@ def test_predict(place: Place, trained: str, data: DataSet) -> None:
     assert "1,024 by this command" in job.output
 
 
-def test_a_search(place: Place, prepared: str) -> None:
-    """Each trial's process lies on a node, in a Ray job of its own, with this one's package."""
+def test_a_search(place: Place, trained: str) -> None:
+    """Each trial's process lies on a node, in a Ray job of its own, with this one's package.
+
+    A run on both nodes comes first: nodes on one machine share the folder of packages, and the
+    first process on each node that needs one has Ray unpack it anew, which takes the folder away
+    from under a driver.
+    """
     space = "tune.space={training.rate: {log_uniform: [0.002, 0.02]}}"
     search = place.folder / "search"
     job = place.cluster.submit(
