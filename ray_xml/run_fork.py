@@ -40,13 +40,14 @@ def fork(parent: RunFolder, child: RunFolder, config: RunConfig) -> int:
     if child.config_file.exists():
         return child.epochs_done()
     done, damaged = newest_good(parent.checkpoints)
+    if done == 0:
+        why = f" ({damage(damaged[0][1])})" if damaged else ""
+        raise CheckpointError(
+            f"{parent.path}: no checkpoint is whole{why}, so no other run can go on from it; train "
+            f"it again (`ray-xml train {parent.config_file}`), and then give the same command"
+        )
     for _, error in damaged:
         tell(f"{damage(error)}; {child.path.name} goes on from epoch {done} instead")
-    if done == 0:
-        raise CheckpointError(
-            f"{parent.path}: no checkpoint is whole, so no other run can go on from it; delete the "
-            "folder, and its training begins anew"
-        )
     draft = child.path.with_name(f".{child.path.name}.fork")
     shutil.rmtree(draft, ignore_errors=True)  # a killed one's
     with writing(draft):
