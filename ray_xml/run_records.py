@@ -6,6 +6,7 @@ Reading them takes nothing of the method, so that whoever only looks at a run st
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -46,6 +47,32 @@ def read_event(run: Path) -> dict[str, Any] | None:
         return checked_event(parse_json((run / PROGRESS).read_bytes()))
     except (OSError, ValueError):
         return None
+
+
+def progress_event(
+    phase: str,
+    epochs: tuple[int, int],
+    steps: tuple[int, int],
+    began: float | None = None,
+    loss: float | None = None,
+) -> dict[str, Any]:
+    """What ``read_event`` reads.
+
+    Args:
+        epochs: done so far, and of the whole run.
+        steps: done in the phase, and of the whole phase; documents where it has a speed.
+        began: when the phase did, by ``time.perf_counter``; None for one without a speed.
+    """
+    speed = 0.0 if began is None else steps[0] / max(time.perf_counter() - began, 1e-9)
+    return {
+        "phase": phase,
+        "epoch": epochs[0],
+        "epochs": epochs[1],
+        "done": steps[0],
+        "total": steps[1],
+        "docs_per_second": round(speed, 1),
+        "loss": loss,
+    }
 
 
 def scalars(line: Mapping[str, Any]) -> dict[str, float]:

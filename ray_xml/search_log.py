@@ -3,7 +3,11 @@
     {"event": "start", "trial": 3, "at": 12.5, "parameters": {"training.rate": 0.004}}
     {"event": "report", "trial": 3, "at": 40.1, "epoch": 2, "value": 61.3, "seconds": 14.2}
     {"event": "end", "trial": 3, "at": 80.0, "status": "done"}
+    {"event": "exploit", "at": 81.0, "epoch": 2, "moves":
+        [{"trial": 8, "replaces": 3, "parent": 5, "parameters": {"training.rate": 0.0048}}]}
 
+The last is population-based training's, once a comparison: trial 8 takes the place of trial 3, from
+trial 5's weights after epoch 2. It is one line, so that a comparison is known whole or not at all.
 ``at`` are seconds of work on the search, pauses between two commands apart. Trial 0 is the config
 as it stands.
 """
@@ -12,7 +16,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +27,7 @@ from ray_xml.json_text import parse_json
 from ray_xml.tune_search import Tried
 
 DONE, STOPPED, FAILED, RUNNING = "done", "stopped", "failed", "running"
+REPLACED = "replaced"
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,11 @@ class TrialRecord:
     """A trial, as far as it has come.
 
     Attributes:
-        status: ``done``, ``stopped`` by the scheduler, ``failed``, or ``running``.
+        status: ``done``, ``stopped`` by the scheduler, ``failed``, ``replaced`` in its population,
+            or ``running``.
         reason: what a failed one said.
+        parent, since: it began with the weights of trial ``parent`` after ``since`` epochs; None
+            and 0 for one that began as new.
     """
 
     number: int
@@ -50,6 +58,8 @@ class TrialRecord:
     status: str = RUNNING
     reason: str = ""
     points: list[Point] = field(default_factory=list)
+    parent: int | None = None
+    since: int = 0
 
     @property
     def best(self) -> float | None:
@@ -63,16 +73,27 @@ class TrialRecord:
 
     @property
     def epochs(self) -> int:
-        return self.points[-1].epoch if self.points else 0
+        return self.points[-1].epoch if self.points else self.since
 
     @property
     def seconds(self) -> float:
-        """Of training, to the last validation."""
+        """Of training, that of its ancestors included, to the last validation."""
         return self.points[-1].seconds if self.points else 0.0
 
     def best_within(self, epochs: int) -> float | None:
         """The highest value of the first ``epochs`` epochs."""
         return max((one.value for one in self.points if one.epoch <= epochs), default=None)
+
+
+@dataclass(frozen=True)
+class Move:
+    """Trial ``number`` takes the place of trial ``replaces``: it begins with the weights of trial
+    ``parent``, and goes on with ``parameters``."""
+
+    number: int
+    replaces: int
+    parent: int
+    parameters: dict[str, Any]
 
 
 class SearchLog:
@@ -81,6 +102,7 @@ class SearchLog:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "search.jsonl"
         self._trials: dict[int, TrialRecord] = {}
+        self._compared: set[int] = set()
         last = 0.0
         if self.path.exists():
             for text in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -96,6 +118,10 @@ class SearchLog:
 
     def trial(self, number: int) -> TrialRecord:
         return self._trials[number]
+
+    def compared(self) -> frozenset[int]:
+        """The epochs after which the population was compared."""
+        return frozenset(self._compared)
 
     def history(self) -> list[Tried]:
         """What a searcher learns from."""
@@ -120,12 +146,28 @@ class SearchLog:
         told = {"status": status} | ({"reason": reason} if reason else {})
         self._write({"event": "end", "trial": number, **told})
 
+    def exploit(self, epoch: int, moves: Sequence[Move]) -> None:
+        """What came of comparing a population after ``epoch`` epochs, which may be nothing."""
+        told = [
+            {
+                "trial": one.number,
+                "replaces": one.replaces,
+                "parent": one.parent,
+                "parameters": dict(one.parameters),
+            }
+            for one in moves
+        ]
+        self._write({"event": "exploit", "epoch": epoch, "moves": told})
+
     def _write(self, event: dict[str, Any]) -> None:
         event["at"] = round(time.monotonic() - self._began, 2)
         self._take(event)
         add_line(self.path, json.dumps(event))
 
     def _take(self, event: dict[str, Any]) -> None:
+        if event["event"] == "exploit":
+            self._take_moves(int(event["epoch"]), event["moves"])
+            return
         number = int(event["trial"])
         if event["event"] == "start":
             known = self._trials.setdefault(number, TrialRecord(number, event["parameters"]))
@@ -136,3 +178,12 @@ class SearchLog:
         elif event["event"] == "end":
             self._trials[number].status = str(event["status"])
             self._trials[number].reason = str(event.get("reason", ""))
+
+    def _take_moves(self, epoch: int, moves: list[dict[str, Any]]) -> None:
+        for one in moves:
+            number, parent = int(one["trial"]), int(one["parent"])
+            self._trials[int(one["replaces"])].status = REPLACED
+            self._trials[number] = TrialRecord(
+                number, one["parameters"], parent=parent, since=epoch
+            )
+        self._compared.add(epoch)

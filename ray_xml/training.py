@@ -10,7 +10,6 @@ loop; see ``exchange`` for what they share.
 from __future__ import annotations
 
 import shutil
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -39,6 +38,7 @@ from ray_xml.run_cache import kept_lexical, kept_table
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import metric_sums, split_rows
 from ray_xml.run_folder import RunFolder
+from ray_xml.run_records import progress_event
 from ray_xml.run_state import RunState, load_state, save_state
 from ray_xml.shortlists import Shortlists
 from ray_xml.sparse import Subset
@@ -90,14 +90,10 @@ class Training:
         self.fitted = -1  # the cycle that the proxies were fitted for
         # The sparse channel: needed here for validation, and by the run's predictors.
         neighbors_file = RunFolder(folder).neighbors_file
+        kept = kept_lexical(config, data)
         with writing(neighbors_file):
             self.lexical = shared_lexical(
-                neighbors_file,
-                config.neighbors,
-                self.features,
-                self.labels,
-                exchange,
-                kept_lexical(config, data),
+                neighbors_file, config.neighbors, self.features, self.labels, exchange, kept
             )
         give_back()
         self.steps = Steps(self.encoder, self.classifier, exchange, rows)
@@ -299,15 +295,5 @@ class Training:
         loss: float | None = None,
     ) -> None:
         if self.exchange.rank == 0:
-            rate = 0.0 if began is None else done / max(time.perf_counter() - began, 1e-9)
-            self.event(
-                {
-                    "phase": phase,
-                    "epoch": self.state.epoch,
-                    "epochs": self.config.training.total,
-                    "done": done,
-                    "total": total,
-                    "docs_per_second": round(rate, 1),
-                    "loss": loss,
-                }
-            )
+            epochs = (self.state.epoch, self.config.training.total)
+            self.event(progress_event(phase, epochs, (done, total), began, loss))

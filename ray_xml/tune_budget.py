@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ray_xml.autosize import NodeSize
 from ray_xml.errors import ResourceError
 from ray_xml.run_sections import ResourcesConfig
+from ray_xml.run_text import counted
 
 DRIVER_CPUS = 0.1
 _PARTS = (0.95, 0.9, 0.8)  # of a CPU, for workers that would have one but for the drivers
@@ -120,8 +121,8 @@ def _sum(
     total = concurrent * (DRIVER_CPUS + resources.workers * each)
     have = " + ".join(f"{node.cpus:g}" for node in nodes)
     return (
-        f"{concurrent} trials at a time × ({DRIVER_CPUS:g} CPU for the driver + "
-        f"{resources.workers} workers × {each:g} CPU) = {total:g} of {have} CPUs"
+        f"{counted(concurrent, 'trial')} at a time × ({DRIVER_CPUS:g} CPU for the driver + "
+        f"{counted(resources.workers, 'worker')} × {each:g} CPU) = {total:g} of {have} CPUs"
     )
 
 
@@ -137,8 +138,8 @@ def _refusal(resources: ResourcesConfig, nodes: Sequence[NodeSize], concurrent: 
     if resources.gpus_per_worker or resources.gpus_per_shard:
         have = " + ".join(f"{node.gpus:g}" for node in nodes)
         text += (
-            f". GPUs: {concurrent} × ({resources.workers} workers × "
-            f"{resources.gpus_per_worker:g} + {resources.label_shards} label shards × "
+            f". GPUs: {concurrent} × ({counted(resources.workers, 'worker')} × "
+            f"{resources.gpus_per_worker:g} + {counted(resources.label_shards, 'label shard')} × "
             f"{resources.gpus_per_shard:g}) of {have}"
         )
     fewer = "lower resources.workers, resources.cpus_per_worker"

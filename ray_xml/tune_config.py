@@ -104,25 +104,33 @@ class TuneConfig(Section):
 
     Attributes:
         space: the keys that are searched over, such as ``training.rate``, and their values.
-        trials: runs, the first of which is the config as it stands.
+        trials: runs, the first of which is the config as it stands. Under ``pbt`` the population.
         concurrent: runs at a time; None is as many as the cluster holds.
         scheduler: ``asha`` stops runs that are behind (Li et al., MLSys 2020): of those that came
-            to ``grace``, ``grace·reduction``, … epochs, the best ``1/reduction`` go on. ``none``
-            lets every run end.
+            to ``grace``, ``grace·reduction``, … epochs, the best ``1/reduction`` go on. ``pbt``
+            lets runs that are behind take over the weights of those in front, with other values
+            (see ``pbt``). ``none`` lets every run end.
         searcher: ``random``, or ``optuna`` (TPE), which learns from the runs before.
         metric: what is to be as large as can be, of the validation documents; None is
             ``training.metric``.
         grace: epochs that no run is stopped before; None is the first validation.
         reduction: see ``scheduler``.
+        interval: pbt: epochs from one comparison of the population to the next, a multiple of
+            ``training.cycle_epochs``, which None is.
+        quantile: pbt: share of the population that is behind, and share that is in front.
+        resample: pbt: probability that a value is drawn anew rather than perturbed.
         seed: of what is drawn.
     """
 
     space: dict[str, Domain] = Field(default_factory=dict)
     trials: int = Field(16, ge=2)
     concurrent: int | None = Field(None, ge=1)
-    scheduler: Literal["asha", "none"] = "asha"
+    scheduler: Literal["asha", "pbt", "none"] = "asha"
     searcher: Literal["random", "optuna"] = "random"
     metric: str | None = None
     grace: int | None = Field(None, ge=1)
     reduction: int = Field(3, ge=2)
+    interval: int | None = Field(None, ge=1)
+    quantile: float = Field(0.25, gt=0, le=0.5)
+    resample: float = Field(0.25, ge=0, le=1)
     seed: int = Field(0, ge=0)

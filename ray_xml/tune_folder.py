@@ -2,7 +2,8 @@
 
 tune.yaml      the config with its space
 search.jsonl   what happened, see ``search_log``
-trials/007/    an ordinary run folder of each trial; trials/007.log is what it said
+trials/007/    an ordinary run folder of each trial; trials/007.log is what it said. Under
+               ``pbt`` one that took over another's weights has a folder of its own too
 cache/         what the trials share, see ``run_cache``
 best.yaml      a config that trains as it is; trials.csv, trials.svg: see ``tune_report``
 """
@@ -21,7 +22,7 @@ from ray_xml.run_lock import DRIVER, WORKERS
 from ray_xml.tune_config import TuneConfig
 from ray_xml.tune_space import Parameters, tuned
 
-# Keys of ``tune`` that may differ when a search goes on.
+# Keys of ``tune`` that may differ when a search goes on; a population keeps its size.
 _FREE = {"trials", "concurrent"}
 
 
@@ -64,13 +65,19 @@ class TuneFolder:
         return self.path / "trials" / f"{number:03d}.log"
 
     def trial_config(
-        self, config: RunConfig, number: int, parameters: Parameters, cpus_per_worker: float
+        self,
+        config: RunConfig,
+        number: int,
+        parameters: Parameters,
+        cpus_per_worker: float,
+        epochs: int,
     ) -> RunConfig:
         """What trial ``number`` trains.
 
         Args:
             config: the search's.
             cpus_per_worker: see ``tune_budget``.
+            epochs: that it has done when it ends.
         """
         resources = config.resources.model_copy(
             update={
@@ -79,7 +86,13 @@ class TuneFolder:
             }
         )
         made = tuned(config, parameters if number else {})  # trial 0 is the config as it stands
-        return made.model_copy(update={"run": str(self.trial(number).path), "resources": resources})
+        return made.model_copy(
+            update={
+                "run": str(self.trial(number).path),
+                "resources": resources,
+                "training": made.training.model_copy(update={"epochs": epochs}),
+            }
+        )
 
     def forget_scratch(self, number: int) -> None:
         """Frees what a trial that will not go on held for going on: its checkpoints stay."""
@@ -94,9 +107,10 @@ def _differences(old: RunConfig, new: RunConfig) -> list[str]:
     changed = differences(old, new)
     if old.training.epochs != new.training.epochs:
         changed.append(f"training.epochs: {old.training.epochs} → {new.training.epochs}")
+    free = _FREE - ({"trials"} if old.tune.scheduler == "pbt" else set())
     for name in TuneConfig.model_fields:
         before, after = getattr(old.tune, name), getattr(new.tune, name)
-        if name not in _FREE and before != after:
+        if name not in free and before != after:
             changed.append(
                 f"tune.{name} differs" if name == "space" else f"tune.{name}: {before} → {after}"
             )

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from ray_xml.run_text import counted
 from ray_xml.search_log import TrialRecord
 from ray_xml.tune_config import Domain
 
@@ -28,7 +29,7 @@ def plot(trials: Sequence[TrialRecord], space: Mapping[str, Domain], metric: str
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
         f'width="{_WIDTH}" height="{height}" font-family="sans-serif" font-size="11">',
         '<rect width="100%" height="100%" fill="white"/>',
-        _text(_LEFT, 18, f"{metric} on validation, {len(shown)} trials", size=14),
+        _text(_LEFT, 18, f"{metric} on validation, {counted(len(shown), 'trial')}", size=14),
         _text(_LEFT, 34, f"red: trial {best}, the best; blue: the config as it stands"),
         *_over_time(shown, metric, best),
         *_parallel(shown, space, metric, best),

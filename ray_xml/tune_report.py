@@ -13,8 +13,10 @@ import yaml
 from ray_xml.disk import replace_text
 from ray_xml.errors import TrainingError
 from ray_xml.run_config import RunConfig
+from ray_xml.run_text import counted
 from ray_xml.search_log import SearchLog, TrialRecord
-from ray_xml.store import DataSet
+from ray_xml.tune_folder import TuneFolder
+from ray_xml.tune_pbt import lineage
 from ray_xml.tune_plot import plot
 from ray_xml.tune_space import tuned
 
@@ -32,7 +34,7 @@ def best_trial(trials: Sequence[TrialRecord]) -> TrialRecord:
     return max(found, key=lambda one: (one.best or 0.0, -one.number))
 
 
-def write_results(folder: Path, config: RunConfig, data: DataSet, log: SearchLog) -> str:
+def write_results(folder: Path, config: RunConfig, log: SearchLog) -> str:
     """Writes best.yaml, trials.csv and trials.svg into the search's folder.
 
     Args:
@@ -43,25 +45,45 @@ def write_results(folder: Path, config: RunConfig, data: DataSet, log: SearchLog
     """
     trials = log.trials()
     best, metric = best_trial(trials), config.tune.metric or config.training.metric
-    replace_text(folder / "best.yaml", best_yaml(config, data, best, metric))
+    replace_text(folder / "best.yaml", best_yaml(config, trials, metric))
     replace_text(folder / "trials.csv", _csv(trials, list(config.tune.space), metric))
     replace_text(folder / "trials.svg", plot(trials, config.tune.space, metric, best.number))
-    return "\n\n".join([table(trials, metric), comparison(trials, metric)])
+    run = TuneFolder(folder).trial(best.number).path
+    model = f"the best run: ray-xml evaluate {run}"
+    return "\n\n".join([table(trials, metric), comparison(trials, metric), model])
 
 
-def best_yaml(config: RunConfig, data: DataSet, best: TrialRecord, metric: str) -> str:
-    """A config file that trains with the best trial's parameters: all that was left
-    open is decided, as it was in the trial, and nothing of the search is in it."""
-    made = tuned(config, {} if best.number == 0 else best.parameters).resolved(data)
+def best_yaml(config: RunConfig, trials: Sequence[TrialRecord], metric: str) -> str:
+    """A config file that trains with the best trial's parameters and without the search. What
+    the config leaves to the data stays so: on more documents it may be decided otherwise.
+
+    Where values changed as the run went on, it has the last ones, and all of them in a comment.
+    """
+    best = best_trial(trials)
+    made = tuned(config, {} if best.number == 0 else best.parameters)
     tree = made.model_dump(mode="json", exclude_defaults=True, exclude={"run", "tune"})
-    chosen = [f"#   {key}: {_text(value)}" for key, value in best.parameters.items()]
     head = [
-        f"# Trial {best.number} of a search over {len(config.tune.space)} keys: "
+        f"# Trial {best.number} of a search over {counted(len(config.tune.space), 'key')}: "
         f"{metric} {best.best:.2f} on validation after epoch {best.best_epoch}.",
-        *chosen,
+        *_schedule(trials, best),
         "# Train with it: ray-xml train best.yaml run=RUN",
     ]
     return "\n".join(head) + "\n" + str(yaml.safe_dump(tree, sort_keys=False))
+
+
+def _schedule(trials: Sequence[TrialRecord], best: TrialRecord) -> list[str]:
+    """Comments that say the values, and where they changed."""
+    line = lineage(trials, best.number)
+    if len(line) == 1:
+        return [f"#   {key}: {_text(value)}" for key, value in best.parameters.items()]
+    told = [
+        "# Its values changed as it went on; below are the last ones, which a run that has them",
+        f"# from its first epoch need not be as good with. The run is in trials/{best.number:03d}.",
+    ]
+    for one, until in zip(line, [*(one.since for one in line[1:]), best.epochs], strict=True):
+        values = ", ".join(f"{key}: {_text(value)}" for key, value in one.parameters.items())
+        told.append(f"#   epochs {one.since + 1} to {until} (trial {one.number}): {values}")
+    return told
 
 
 def table(trials: Sequence[TrialRecord], metric: str) -> str:
@@ -115,7 +137,10 @@ def describe(trial: TrialRecord) -> str:
     """Its parameters in a line."""
     if trial.number == 0:
         return "(the config as it stands)"
-    return " ".join(f"{key}={_text(value)}" for key, value in trial.parameters.items())
+    values = " ".join(f"{key}={_text(value)}" for key, value in trial.parameters.items())
+    if trial.parent is None:
+        return values
+    return f"{values} (from trial {trial.parent} after epoch {trial.since})"
 
 
 def _text(value: Any) -> str:
@@ -126,9 +151,10 @@ def _text(value: Any) -> str:
 def _csv(trials: Sequence[TrialRecord], keys: list[str], metric: str) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["trial", "status", metric, "epochs", "seconds", *keys])
+    writer.writerow(["trial", "status", metric, "epochs", "seconds", "parent", "since", *keys])
     for one in trials:
         numbers = ["" if one.best is None else one.best, one.epochs, round(one.seconds, 1)]
+        numbers += ["", ""] if one.parent is None else [one.parent, one.since]
         writer.writerow(
             [one.number, one.status, *numbers, *(one.parameters.get(key, "") for key in keys)]
         )

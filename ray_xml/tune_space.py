@@ -10,6 +10,7 @@ from ray_xml.errors import ConfigError
 from ray_xml.run_config import RunConfig, check_data
 from ray_xml.store import DataSet
 from ray_xml.tune_config import Scalar, TuneConfig
+from ray_xml.tune_pbt import CHANGEABLE
 
 Parameters = Mapping[str, Scalar]
 
@@ -56,13 +57,42 @@ def check_space(config: RunConfig) -> None:
             raise ConfigError(f"tune.space: {unknown_key(RunConfig, key)}")
         if key in sections:
             raise ConfigError(f"tune.space: {key!r} is a whole section; name its keys")
+        if settings.scheduler == "pbt" and key not in CHANGEABLE:
+            raise ConfigError(
+                f"tune.space: {key!r} cannot change in the middle of a run, as values do under "
+                f"tune.scheduler=pbt; these can: {', '.join(CHANGEABLE)}; leave it out, or set "
+                "tune.scheduler=asha"
+            )
         for value in domain.edges():
             _with(config, {key: value}, origin=f"tune.space: {key}")
+    if settings.scheduler == "pbt":
+        _check_population(config)
     if config.training.validation == 0:
         raise ConfigError(
             "training.validation=0 leaves no documents to compare runs on; set it to 0.03 or more"
         )
     tuned(config)
+
+
+def _check_population(config: RunConfig) -> None:
+    """Refuses settings that ``tune_pbt`` cannot work with."""
+    settings, training = config.tune, config.training
+    if settings.searcher != "random":
+        raise ConfigError(
+            "tune.scheduler=pbt draws its first values at random and changes them from there; set "
+            "tune.searcher=random"
+        )
+    if training.schedule == "linear":
+        raise ConfigError(
+            "training.schedule=linear falls to zero over a whole run, but tune.scheduler=pbt "
+            "trains in parts and looks for a schedule itself; set training.schedule=constant or "
+            "step"
+        )
+    if comparison_epochs(config) % training.cycle_epochs:
+        raise ConfigError(
+            f"tune.interval={settings.interval} is no multiple of training.cycle_epochs="
+            f"{training.cycle_epochs}, at which a run validates; make it one"
+        )
 
 
 def check_space_data(config: RunConfig, data: DataSet) -> None:
@@ -87,11 +117,22 @@ def check_space_data(config: RunConfig, data: DataSet) -> None:
             f"validation comes after {first}, and tune.grace is {config.tune.grace}; lower "
             "training.cycle_epochs or tune.grace, or set tune.scheduler=none"
         )
+    if config.tune.scheduler == "pbt" and comparison_epochs(config) >= training.total:
+        raise ConfigError(
+            f"tune.scheduler=pbt would never compare its population: of {training.total} epochs "
+            f"the first comparison comes after {comparison_epochs(config)}; lower tune.interval "
+            "or training.cycle_epochs"
+        )
 
 
 def grace_epochs(config: RunConfig) -> int:
     """Epochs that no run is stopped before: there is nothing to compare before a validation."""
     return max(config.tune.grace or 1, config.training.cycle_epochs)
+
+
+def comparison_epochs(config: RunConfig) -> int:
+    """Epochs from one comparison of a population to the next."""
+    return config.tune.interval or config.training.cycle_epochs
 
 
 def tuned(config: RunConfig, parameters: Parameters | None = None) -> RunConfig:

@@ -22,14 +22,16 @@ _POLL_SECONDS = 0.2
 class Trial(tune.Trainable):
     """Follows a run in a process of its own.
 
-    Its config: ``folder`` of the search, ``number``, ``parameters``, ``cpus_per_worker``, and
-    ``after``, the last epoch that is known already.
+    Its config: ``folder`` of the search, ``number``, ``parameters``, ``cpus_per_worker``,
+    ``until``, the epochs after which it ends, and ``after``, the last one that is known already.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         folder, number = TuneFolder(config["folder"]), config["number"]
         base = load_config(RunConfig, folder.config_file)
-        run = folder.trial_config(base, number, config["parameters"], config["cpus_per_worker"])
+        run = folder.trial_config(
+            base, number, config["parameters"], config["cpus_per_worker"], config["until"]
+        )
         # This process may lie on any node: it joins by the address, not by what is started here.
         address = ray.get_runtime_context().gcs_address
         sized = of_a_trial(run.resources, gpus=ray.cluster_resources().get("GPU", 0.0) > 0)

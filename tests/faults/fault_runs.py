@@ -294,8 +294,8 @@ def start(folder: Path) -> Command:
 
 
 def files_in(folder: Path) -> set[str]:
-    """Paths of all files and of empty folders, the hidden too; but for TensorBoard's, of which there
-    is one a start, named after its second."""
+    """Paths of all files and of empty folders, the hidden too; without TensorBoard's: there is one
+    a start, named after its second."""
     found = {
         str(path.relative_to(folder))
         for path in folder.rglob("*")

@@ -16,13 +16,16 @@ from job_cluster import JobCluster
 from made import make_config, write_xc
 from processes import wait_for
 
-from ray_xml.config import dump_config
+from ray_xml.config import dump_config, load_config
 from ray_xml.data_url import open_data
 from ray_xml.evaluation import evaluate
 from ray_xml.predict_parts import PartsFolder
 from ray_xml.predictor import Predictor
+from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
+from ray_xml.search_log import DONE, SearchLog
 from ray_xml.store import DataSet
+from ray_xml.tune_folder import TuneFolder
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,32 @@ def test_predict(place: Place, trained: str, data: DataSet) -> None:
     assert job.status == 0, job.output
     assert "2 of 3 parts are done already" in job.output
     assert "1,024 by this command" in job.output
+
+
+def test_a_search(place: Place, trained: str) -> None:
+    """Each trial's process lies on a node, in a Ray job of its own, with this one's package.
+
+    A run on both nodes comes first: nodes on one machine share the folder of packages, and the
+    first process on each node that needs one has Ray unpack it anew, which takes the folder away
+    from under a driver.
+    """
+    space = "tune.space={training.rate: {log_uniform: [0.002, 0.02]}}"
+    search = place.folder / "search"
+    job = place.cluster.submit(
+        "jobs/tune.py", place.folder / "config.yaml", f"data={place.folder / 'data'}",
+        f"run={search}", "resources.workers=1", "resources.label_shards=1", "tune.trials=2",
+        "tune.scheduler=none", space,
+    )  # fmt: skip
+    assert job.status == 0, job.output
+    assert place.cluster.status(job.id) == "SUCCEEDED"
+    assert "trial 1  done" in job.output
+    assert "(the config as it stands)" in job.output
+    trials = SearchLog(search).trials()
+    assert [(one.status, one.epochs) for one in trials] == [(DONE, 2), (DONE, 2)]
+    best = load_config(RunConfig, search / "best.yaml")
+    assert best.training.rate in {one.parameters["training.rate"] for one in trials}
+    for number in (0, 1):
+        assert TuneFolder(search).trial(number).model().name.startswith("epoch-")
 
 
 def test_stopping_a_job_leaves_nothing_behind(place: Place, prepared: str) -> None:

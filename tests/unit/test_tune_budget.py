@@ -69,7 +69,7 @@ def test_a_plan_that_could_stand_still_is_refused_with_its_arithmetic() -> None:
     )
     assert "3 of 4 workers have a place" in str(caught.value)
     assert "tune.concurrent" in str(caught.value)
-    with pytest.raises(ResourceError, match="1 trials at a time"):
+    with pytest.raises(ResourceError, match="1 trial at a time"):
         budget(resources(workers=3), [NodeSize(2)], 8, None)
 
 

@@ -13,7 +13,7 @@ from made import make_config
 from ray_xml.config import load_config
 from ray_xml.errors import ConfigError, TrainingError
 from ray_xml.run_config import RunConfig
-from ray_xml.search_log import DONE, FAILED, RUNNING, STOPPED, SearchLog
+from ray_xml.search_log import DONE, FAILED, REPLACED, RUNNING, STOPPED, Move, SearchLog
 from ray_xml.store import DataSet
 from ray_xml.tune_folder import TuneFolder
 from ray_xml.tune_report import best_trial, comparison, table, write_results
@@ -111,12 +111,12 @@ def test_a_search_without_a_value_says_why(tmp_path: Path) -> None:
 
 def test_the_best_config_trains_as_it_is(tmp_path: Path, data: DataSet) -> None:
     config = CONFIG.model_copy(update={"data": str(data.path), "run": str(tmp_path)})
-    write_results(tmp_path, config, data, made_log(tmp_path))
+    write_results(tmp_path, config, made_log(tmp_path))
     text = (tmp_path / "best.yaml").read_text()
     assert "Trial 2" in text
     assert "nDCG@5 57.00" in text
     made = load_config(RunConfig, tmp_path / "best.yaml")
-    expected = tuned(config, rates(2)).resolved(data)
+    expected = tuned(config, rates(2))
     assert made == expected.model_copy(update={"run": ""})
     assert made.training.rate == 0.015
     with open(tmp_path / "trials.csv", newline="") as file:
@@ -125,8 +125,61 @@ def test_the_best_config_trains_as_it_is(tmp_path: Path, data: DataSet) -> None:
     assert [row["status"] for row in rows] == [DONE, STOPPED, STOPPED, FAILED]
 
 
+def made_population(folder: Path) -> SearchLog:
+    """Trial 1 is behind after epoch 2 and trial 3 goes on from 0, and 4 from 3 after epoch 3."""
+    log = SearchLog(folder)
+    for number, values in enumerate([[50.0, 52.0], [40.0, 41.0], [49.0, 51.0]]):
+        log.start(number, rates(number))
+        for epoch, value in enumerate(values, 1):
+            log.report(number, epoch, value, float(epoch))
+    log.exploit(2, [Move(3, replaces=1, parent=0, parameters=rates(3))])
+    log.start(3, {})
+    log.report(3, 3, 58.0, 3.0)
+    log.end(2, FAILED, "error: not finite")
+    log.exploit(3, [Move(4, replaces=2, parent=3, parameters=rates(4))])
+    log.report(4, 4, 60.25, 4.0)
+    return log
+
+
+def test_a_population_s_log_is_what_was_written(tmp_path: Path) -> None:
+    log = made_population(tmp_path)
+    again = SearchLog(tmp_path)
+    assert again.trials() == log.trials()
+    assert again.compared() == log.compared() == {2, 3}
+    assert [one.status for one in again.trials()] == [RUNNING, REPLACED, REPLACED, RUNNING, RUNNING]
+    assert [(one.parent, one.since) for one in again.trials()][3:] == [(0, 2), (3, 3)]
+    assert SearchLog(tmp_path).trial(3).parameters == rates(3)  # as the move has it
+    log.exploit(4, [])
+    assert SearchLog(tmp_path).compared() == {2, 3, 4}
+    with open(log.path, "a") as file:
+        file.write('{"event": "exploit", "epoch": 5, "at": 1.0, "moves": [')
+    assert SearchLog(tmp_path).compared() == {2, 3, 4}
+
+
+def test_the_best_of_a_population_is_a_schedule(tmp_path: Path, data: DataSet) -> None:
+    tune = CONFIG.tune.model_copy(update={"scheduler": "pbt"})
+    config = CONFIG.model_copy(update={"data": str(data.path), "tune": tune})
+    told = write_results(tmp_path, config, made_population(tmp_path))
+    lines = (tmp_path / "best.yaml").read_text().splitlines()
+    assert lines[0].startswith("# Trial 4 of a search over 2 keys: nDCG@5 60.25 on validation")
+    assert "The run is in trials/004" in lines[2]
+    assert lines[3:6] == [
+        "#   epochs 1 to 2 (trial 0): training.rate: 0.005, encoder.tokens: svd",
+        "#   epochs 3 to 3 (trial 3): training.rate: 0.02, encoder.tokens: svd",
+        "#   epochs 4 to 4 (trial 4): training.rate: 0.025, encoder.tokens: svd",
+    ]
+    assert load_config(RunConfig, tmp_path / "best.yaml").training.rate == 0.025
+    assert f"the best run: ray-xml evaluate {tmp_path / 'trials' / '004'}" in told
+    (row,) = [line for line in told.splitlines() if line.split()[:2] == ["4", "60.25"]]
+    assert row.endswith("(from trial 3 after epoch 3)")
+    assert "trial 2 failed: error: not finite" in told
+    with open(tmp_path / "trials.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["parent"], row["since"]) for row in rows][2:] == [("", ""), ("0", "2"), ("3", "3")]
+
+
 def test_the_picture_shows_every_trial_with_a_value(tmp_path: Path, data: DataSet) -> None:
-    write_results(tmp_path, CONFIG, data, made_log(tmp_path))
+    write_results(tmp_path, CONFIG, made_log(tmp_path))
     root = ElementTree.parse(tmp_path / "trials.svg").getroot()
     names = {"s": "http://www.w3.org/2000/svg"}
     titles = [one.text for one in root.findall(".//s:title", names)]
@@ -154,6 +207,13 @@ def test_a_folder_holds_one_search(tmp_path: Path) -> None:
     folder.begin(CONFIG, resume=True)
     more = CONFIG.model_copy(update={"tune": CONFIG.tune.model_copy(update={"trials": 9})})
     folder.begin(more, resume=True)
+    population = more.model_copy(update={"tune": more.tune.model_copy(update={"scheduler": "pbt"})})
+    pbt = TuneFolder(tmp_path / "population")
+    pbt.path.mkdir()
+    pbt.begin(population, resume=False)
+    larger = population.tune.model_copy(update={"trials": 12})
+    with pytest.raises(ConfigError, match=r"tune\.trials: 9 → 12"):
+        pbt.begin(population.model_copy(update={"tune": larger}), resume=True)
     for section, key, value in (
         ("tune", "seed", 5), ("training", "epochs", 9), ("encoder", "dim", 7),
     ):  # fmt: skip
@@ -167,11 +227,12 @@ def test_a_folder_holds_one_search(tmp_path: Path) -> None:
 
 def test_a_trial_gets_a_run_folder_and_shares_the_cache(tmp_path: Path) -> None:
     folder = TuneFolder(tmp_path)
-    made = folder.trial_config(CONFIG, 7, rates(7), 0.9)
+    made = folder.trial_config(CONFIG, 7, rates(7), 0.9, 4)
     assert made.run == str(tmp_path / "trials" / "007")
     assert made.resources.cache == str(tmp_path / "cache")
     assert made.resources.cpus_per_worker == 0.9
     assert made.training.rate == pytest.approx(0.04)
+    assert made.training.epochs == 4
     # The first is the config as it stands, whatever it was that it stands for.
-    first = folder.trial_config(CONFIG, 0, {"training.rate": 0.09}, 0.9)
+    first = folder.trial_config(CONFIG, 0, {"training.rate": 0.09}, 0.9, 3)
     assert first.training.rate == CONFIG.training.rate
