@@ -128,9 +128,8 @@ class _Read(_Job):
         rows = rows_of(block, self.columns, allow_empty=self.allow_empty)
         hashes = content_hashes(rows.texts)
         features = self.vectorizer.transform(rows.texts)
-        names = rows.ids or [
-            f"{Path(block.path).name}:{block.first + row}" for row in range(len(rows.texts))
-        ]
+        file = Path(block.path).name
+        names = rows.ids or [f"{file}:{number}" for number in rows.numbers]
         in_test = self.draw.in_test(hashes) if split == "train" else np.zeros(len(hashes), bool)
         parts = []
         for name, chosen in ((split, ~in_test), ("test", in_test)):

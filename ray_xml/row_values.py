@@ -21,6 +21,7 @@ class Rows:
     """A block's documents.
 
     Attributes:
+        numbers: the row (or line) of each in the file, from 1.
         texts: one a document.
         labels: the names of each document's labels, in its order, perhaps with repeats.
         ids: the document's names; empty where none were asked for.
@@ -28,6 +29,7 @@ class Rows:
         cleaned_labels: labels that were changed: see ``clean_label``.
     """
 
+    numbers: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     labels: list[list[str]] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
@@ -57,6 +59,7 @@ def rows_of(block: Block, columns: Columns, *, allow_empty: bool) -> Rows:
                     f"there is no text in {_listed(columns.text)}: fill it in, delete the row, or "
                     "let rows be without text (--allow-empty)"
                 )
+            rows.numbers.append(block.first + number)
             rows.texts.append(text)
             if columns.labels is not None:
                 rows.labels.append(_labels(rows, record, columns))
