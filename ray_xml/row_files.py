@@ -206,7 +206,7 @@ def _parquet(path: str, columns: Columns) -> Iterator[Block]:
                 row += batch.num_rows
     except FileNotFoundError as error:
         raise InputError(path, "there is no such file: check the path") from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         said = str(error).splitlines()[0][:300]
         raise InputError(path, f"this is no Parquet file, or a damaged one ({said})") from error
 
@@ -217,6 +217,13 @@ def _check_types(path: str, columns: Columns, schema: pa.Schema) -> None:
         kind = schema.field(name).type
         if not _is_text(kind) and not pa.types.is_null(kind):
             raise InputError(path, f"column {name!r} is {kind}, not text: name another (--text)")
+    if columns.id is not None:
+        kind = schema.field(columns.id).type
+        if not _is_text(kind) and not pa.types.is_integer(kind):
+            what = (
+                f"column {columns.id!r} is {kind}, not text or whole numbers: name another (--id)"
+            )
+            raise InputError(path, what)
     if columns.labels is None:
         return
     kind = schema.field(columns.labels).type

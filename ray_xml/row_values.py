@@ -92,16 +92,22 @@ def _records(block: Block, columns: Columns) -> Sequence[dict[str, Any] | None]:
         return [_line(block, number, line) for number, line in enumerate(block.rows)]
     lists: dict[str, list[Any]] = {}
     for name in columns.wanted:
-        values = block.rows.column(name).to_pylist()
-        for number, value in enumerate(values):
-            if isinstance(value, bytes):
+        column = block.rows.column(name)
+        try:
+            lists[name] = [_decoded(value) for value in column.to_pylist()]
+        except UnicodeDecodeError:
+            for number, value in enumerate(column):
                 try:
-                    values[number] = value.decode()
+                    _decoded(value.as_py())
                 except UnicodeDecodeError as error:
                     what = f"column {name!r} is not UTF-8 text (byte {error.start + 1} of it)"
                     raise block.fault(number, f"{what}: save the file as UTF-8") from None
-        lists[name] = values
+            raise
     return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+
+
+def _decoded(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _line(block: Block, number: int, line: bytes) -> dict[str, Any] | None:

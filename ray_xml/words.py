@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 
 # Letters and digits of any script; underscores separate.
 _RUN = re.compile(r"[^\W_]+")
@@ -65,12 +65,18 @@ def character_runs(cut: list[str], low: int, high: int) -> list[str]:
     """
     found: list[str] = []
     for word in cut:
-        padded = f" {word} "
-        for length in range(low, high + 1):
-            last = max(len(padded) - length, 0)
-            found.extend(CHARACTERS + padded[at : at + length] for at in range(last + 1))
-            if last == 0:
-                break
+        found += _character_runs(word, low, high)
+    return found
+
+
+@lru_cache(maxsize=1 << 14)  # the words that most of any text consists of
+def _character_runs(word: str, low: int, high: int) -> list[str]:
+    padded, found = f" {word} ", []
+    for length in range(low, high + 1):
+        last = max(len(padded) - length, 0)
+        found += [CHARACTERS + padded[at : at + length] for at in range(last + 1)]
+        if last == 0:
+            break
     return found
 
 

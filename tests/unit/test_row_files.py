@@ -225,6 +225,18 @@ def test_parquet_nulls_are_no_labels_and_no_text(tmp_path: Path) -> None:
     wrong(tmp_path / "a.parquet", TEXT, "row 2: there is no text")
 
 
+def test_parquet_text_is_checked_for_utf_8(tmp_path: Path) -> None:
+    raw = pa.array([b"fine", b"bad \xff"], pa.binary())
+    text = pa.Array.from_buffers(pa.string(), 2, raw.buffers())
+    tags = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), text)
+    fine = pa.array(["a", "b"])
+    for name, columns in (("text", [text, [["x"], []]]), ("tags", [fine, tags])):
+        pq.write_table(
+            pa.table(dict(zip(("text", "tags"), columns, strict=True))), tmp_path / "a.parquet"
+        )
+        wrong(tmp_path / "a.parquet", TEXT, f"row 2: column '{name}' is not UTF-8")
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "a.txt", "a.csv.gz"])
 def test_missing_and_foreign_files_are_told(tmp_path: Path, name: str) -> None:
     wrong(tmp_path / name, Columns(text=("text",)), "there is no such file")
