@@ -42,7 +42,7 @@ from ray_xml.run_text import describe_epoch, describe_event
 from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
 from ray_xml.store_meta import DataSetMeta
-from ray_xml.text import TextVectorizer
+from ray_xml.text import Vectorizer
 from ray_xml.token_table import token_table
 from ray_xml.xc_io import open_xc
 
@@ -197,8 +197,9 @@ class Targets:
         """A vectoriser, and a text read with it."""
         path = self._scratch / "vectorizer.json"
         path.write_bytes(data[1:])
+        shutil.copyfile(self.made.data / "features.txt", self._scratch / "features.txt")
         try:
-            rows = TextVectorizer.load(path).transform(["wordwordword w01 w02 ﬁ नमस्ते", ""])
+            rows = Vectorizer.load(self._scratch).transform(["wordwordword w01 w02 ﬁ नमस्ते", ""])
         except RayXmlError:
             return
         rows.check("rows")
@@ -406,7 +407,7 @@ _EXPECTED = {
     "data", "run", "exported", "cache", "prepared", "outer", "a.txt", "b.txt", "packed.gz",
     "packed.xz", "plain.txt", "train.txt", "test.txt", "names.txt", "config.yaml", "documents.txt",
     "out.jsonl", "out.npz", "out.parquet", "vectorizer.json", "tokens.npy", "neighbors.safetensors",
-    "model.safetensors",
+    "model.safetensors", "features.txt",
 }  # fmt: skip
 
 
