@@ -37,6 +37,7 @@ _STEPS = 30
 _FAR = 8.0  # standard deviations: further out, products would run away from what was fitted
 _LARGEST = 1e30  # of the score's numbers
 _ROWS = 16384  # candidates whose products are formed at a time: bounds the scratch memory
+_SCORED = 4096  # candidates scored at a time: as many as stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class Evidence:
             np.log(np.maximum(self.centroid, 0) + least),
             self.association,
             np.log(np.maximum(self.association, 0) + least),
-            np.log(np.maximum(counts, 1)).astype(np.float32)[self.labels],
+            # Of the candidates alone: there may be millions of labels, and a lone document.
+            np.log(np.maximum(counts[self.labels], 1)).astype(np.float32),
         ]
         return np.stack(parts, axis=-1).astype(np.float32, copy=False)
 
@@ -129,21 +131,34 @@ class Blend:
 
     def log_odds_of(self, features: np.ndarray) -> np.ndarray:
         """Likewise, of features [n, m, F]."""
-        raw = np.moveaxis(features, -1, 0)
+        raw = features.reshape(-1, WIDTH)
+        total = np.empty(len(raw), np.float32)
+        for first in range(0, len(raw), _SCORED):
+            total[first : first + _SCORED] = self._scores(raw[first : first + _SCORED])
+        return total.reshape(features.shape[:-1])
+
+    def _scores(self, raw: np.ndarray) -> np.ndarray:
+        """float32 [r]: log-odds of candidates with features [r, F].
+
+        Each is worked out from its own features by the same additions in the same order. Matrix
+        products would round equal candidates differently by where they stand.
+        """
         mean, scale = self.mean.astype(np.float32), self.scale.astype(np.float32)
-        x = [
-            np.clip((part - low) * by, -_FAR, _FAR)
-            for part, low, by in zip(raw, mean, scale, strict=True)
-        ]
+        x = np.ascontiguousarray(raw.T)
+        x -= mean[:, None]
+        x *= scale[:, None]
+        np.clip(x, -_FAR, _FAR, out=x)
         weights = self.weights.astype(np.float32)
-        total = np.full(features.shape[:-1], weights[0])
-        # Not matrix products: they round equal candidates differently by where they stand.
-        products = iter(weights[1 + WIDTH :])
-        for i in range(WIDTH):
-            slope = np.full_like(total, weights[1 + i])
-            for j in range(i, WIDTH):
-                slope += next(products) * x[j]
-            total += slope * x[i]
+        squares = np.zeros((WIDTH, WIDTH), np.float32)
+        squares[_PAIRS] = weights[1 + WIDTH :]
+        # slope_i = w_i + Σ_{j≥i} w_ij x_j, one diagonal of the products after another.
+        slopes = np.repeat(weights[1 : 1 + WIDTH, None], len(raw), axis=1)
+        for step in range(WIDTH):
+            slopes[: WIDTH - step] += np.diagonal(squares, step)[:, None] * x[step:]
+        slopes *= x
+        total = np.full(len(raw), weights[0])
+        for slope in slopes:
+            total += slope
         return total
 
 
