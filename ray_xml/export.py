@@ -1,10 +1,12 @@
 """An exported model: one folder with everything that prediction needs and nothing else.
 
     OUT/
-        manifest.json       format version, dtype, epoch, widths, the score's weights
+        manifest.json       format version, dtype, epoch, widths, the score's weights,
+                            probabilities, documents of train
         config.yaml         the run's config
         model.safetensors   the arrays, in 16 or 8 bits (see ``compact``)
         vectorizer.json, labels.txt, features.txt   those of the data set that there are
+    train_documents.jsonl   likewise, names of the training documents, where asked for
 
 Adam's moments, labels without documents and the classifier's unnormalised weights stay behind.
 """
@@ -25,14 +27,16 @@ from ray_xml.checkpoint import write_json
 from ray_xml.compact import pack_csr, pack_rows, shape_of_rows, unpack_csr, unpack_rows
 from ray_xml.compact_file import load, save
 from ray_xml.config import dump_config, load_config
-from ray_xml.errors import CheckpointError, ConfigError
+from ray_xml.errors import CheckpointError, ConfigError, DataSetError
 from ray_xml.json_text import count_of, parse_json, shown
 from ray_xml.lexical import Lexical
 from ray_xml.model import DocumentModel, Model, RangeModel
 from ray_xml.neighbors import Neighbors
 from ray_xml.partition import even
+from ray_xml.probability import UNFITTED, Probability
 from ray_xml.quantise import Dtype, check_peaks
 from ray_xml.run_config import RunConfig
+from ray_xml.store import DataSet
 from ray_xml.store_meta import FEATURE_NAMES, LABEL_NAMES
 
 FORMAT_VERSION = 1
@@ -40,16 +44,20 @@ KIND = "ray_xml exported model"
 ARRAYS = "model.safetensors"
 _MOST, _FREE_WIDTH = 2**31 - 1, 1 << 20  # labels or features: at most, and without a byte for each
 BESIDE = ("vectorizer.json", LABEL_NAMES, FEATURE_NAMES)
+DOCUMENT_NAMES = "train_documents.jsonl"
 _OF_LABELS = ("proxies", "rows")
 _OF_DOCUMENTS = ("table", "weights", "bias", "documents")
 
 
-def export(model: Model, data: Path, out: Path, dtype: Dtype) -> int:
+def export(
+    model: Model, data: Path, out: Path, dtype: Dtype, *, document_names: bool = False
+) -> int:
     """Writes ``model`` into the new folder ``out``.
 
     Args:
         data: the data-set folder; the files in it that give texts and labels a meaning go along.
         dtype: of the large arrays.
+        document_names: take along those of the training documents, if they have any.
 
     Returns:
         the bytes written.
@@ -75,7 +83,7 @@ def export(model: Model, data: Path, out: Path, dtype: Dtype) -> int:
         arrays |= pack_csr("document_labels", neighbors.labels, dtype)
         save(draft / ARRAYS, arrays)
         (draft / "config.yaml").write_text(dump_config(model.config), encoding="utf-8")
-        for name in BESIDE:
+        for name in (*BESIDE, DOCUMENT_NAMES) if document_names else BESIDE:
             if (data / name).is_file():
                 shutil.copyfile(data / name, draft / name)
         manifest = {
@@ -87,6 +95,8 @@ def export(model: Model, data: Path, out: Path, dtype: Dtype) -> int:
             "num_labels": model.num_labels,
             "blend": model.blend.as_dict(),
             "exact": list(model.exact),
+            "probability": model.probability.as_dict(),
+            "train_documents": _train_documents(data),
         }
         write_json(draft / "manifest.json", manifest)
         os.replace(draft, out)
@@ -139,6 +149,7 @@ def load_documents(path: Path) -> DocumentModel:
             bias=arrays["bias"].astype(np.float32, casting="same_kind"),
             lexical=Lexical.build(neighbors),
             blend=manifest.blend,
+            probability=manifest.probability,
         )
     dim = model.table.shape[1]
     shapes = {
@@ -220,6 +231,29 @@ def label_names(path: Path) -> list[str] | None:
     return names
 
 
+def train_documents(path: Path) -> int:
+    """The documents of the train split, fitted or held out, of the model exported to ``path``.
+
+    Raises:
+        CheckpointError: damaged, or it does not tell.
+    """
+    found = _read_manifest(path / "manifest.json").train_documents
+    if found is None:
+        raise CheckpointError(
+            f"{path}: does not say which documents it was trained on; export it again where the "
+            "data set is"
+        )
+    return found
+
+
+def _train_documents(data: Path) -> int | None:
+    """Of the data set, if it is there."""
+    try:
+        return DataSet.open(data).split("train").num_documents
+    except DataSetError:
+        return None
+
+
 @dataclass(frozen=True)
 class _Manifest:
     """What of the manifest a model needs."""
@@ -229,6 +263,8 @@ class _Manifest:
     num_labels: int
     blend: Blend
     exact: tuple[str, ...]
+    probability: Probability
+    train_documents: int | None
 
 
 def _read_manifest(file: Path) -> _Manifest:
@@ -242,6 +278,16 @@ def _read_manifest(file: Path) -> _Manifest:
                 num_labels=count_of(tree["num_labels"], _MOST),
                 blend=Blend.from_dict(tree["blend"]),
                 exact=tuple(str(source) for source in tree.get("exact", ())),
+                probability=(
+                    Probability.from_dict(tree["probability"])
+                    if "probability" in tree  # those of older versions have none
+                    else UNFITTED
+                ),
+                train_documents=(
+                    None
+                    if tree.get("train_documents") is None
+                    else count_of(tree["train_documents"], _MOST)
+                ),
             )
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{file}: damaged ({error!r}); export again") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from ray_xml.lexical_file import load_lexical
 from ray_xml.neighbors import Neighbors
 from ray_xml.pair_scores import torch_type
 from ray_xml.partition import Range
+from ray_xml.probability import UNFITTED, Probability
 from ray_xml.run_config import RunConfig
-from ray_xml.run_folder import RunFolder
+from ray_xml.run_folder import RunFolder, tell
 from ray_xml.sparse import is_finite
 
 
@@ -33,6 +34,7 @@ class DocumentModel:
         weight: float32 [D, D], the residual block's, spectrally normalised; ``bias`` its [D].
         lexical: the sparse channel.
         blend: the score.
+        probability: what its scores are worth.
     """
 
     config: RunConfig
@@ -42,6 +44,7 @@ class DocumentModel:
     bias: np.ndarray
     lexical: Lexical
     blend: Blend
+    probability: Probability = field(default=UNFITTED, kw_only=True)
 
     @property
     def neighbors(self) -> Neighbors:
@@ -108,7 +111,26 @@ def model_of_run(path: str | Path) -> Model:
         CheckpointError: no run, no checkpoint that can predict, or a damaged one.
     """
     run = RunFolder(path)
-    return model_of_checkpoint(run.model(), run.config(), run.neighbors_file)
+    folder = run.model()
+    model = model_of_checkpoint(folder, run.config(), run.neighbors_file)
+    return replace(model, probability=_probability(run, folder))
+
+
+def _probability(run: RunFolder, folder: Path) -> Probability:
+    """What ``ray-xml calibrate`` left in the run folder, if it is of this checkpoint."""
+    file = run.probability_file
+    try:
+        seal = str(checkpoint.read_manifest(folder)["seal"])
+        found = Probability.from_json(file.read_bytes(), seal)
+    except FileNotFoundError:
+        return UNFITTED
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{file}: damaged ({error}); run `ray-xml calibrate {run.path}` again"
+        ) from error
+    if found is None:
+        tell(f"{file} is of another checkpoint; run `ray-xml calibrate {run.path}` again")
+    return found or UNFITTED
 
 
 def model_of_checkpoint(folder: Path, config: RunConfig, neighbors_file: Path) -> Model:

@@ -198,8 +198,9 @@ class Neighbors:
             )
         )
 
-    def _nearest(self, query: Csr) -> tuple[np.ndarray, np.ndarray]:
-        """(int64 [≤ k], float32 [≤ k]): a document's neighbours and similarities, best first."""
+    def nearest(self, query: Csr) -> tuple[np.ndarray, np.ndarray]:
+        """(int64 [≤ k], float32 [≤ k]): the neighbours that vote for a document from ``queries``,
+        [1, V], and their similarities, best first."""
         alike = self._postings.product(query)
         nearest = largest(alike, self._size)
         nearest = nearest[alike[nearest] >= _LEAST]
@@ -207,7 +208,7 @@ class Neighbors:
 
     def _vote_alone(self, query: Csr) -> Votes:
         """As ``_vote`` for a single document, without matrices."""
-        nearest, alike = self._nearest(query)
+        nearest, alike = self.nearest(query)
         flat, sharp = alike**FLAT, alike**SHARP
         theirs = self.labels.take(nearest)
         counts = theirs.counts
@@ -231,7 +232,7 @@ class Neighbors:
         places[together, : found.shape[1]] = found
         similarities[together, : found.shape[1]] = np.where(best < _LEAST, np.float32(0), best)
         for row in np.flatnonzero(~short).tolist():
-            nearest, alike = self._nearest(queries.slice(row, row + 1))
+            nearest, alike = self.nearest(queries.slice(row, row + 1))
             places[row, : len(nearest)], similarities[row, : len(nearest)] = nearest, alike
         flat, sharp = similarities**FLAT, similarities**SHARP
         near, theirs, named = self._labels_of(places)

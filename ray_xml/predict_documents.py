@@ -41,6 +41,13 @@ class Predictions(NamedTuple):
     scores: np.ndarray
 
 
+def at_least(block: Predictions, threshold: float) -> Predictions:
+    """The predictions with a score of ``threshold`` or more."""
+    kept = block.scores >= threshold
+    labels = np.where(kept, block.labels, np.int32(-1))
+    return Predictions(labels, np.where(kept, block.scores, np.float32(-np.inf)))
+
+
 @dataclass(frozen=True)
 class Question:
     """What the labels are asked about a block of n documents.
@@ -111,6 +118,14 @@ class DocumentSide:
         Raises:
             CheckpointError: the model's own numbers are too large to be worked with.
         """
+        labels, best = self.best(question, found, top)
+        return Predictions(labels, np.where(labels < 0, -np.inf, expit(best)).astype(np.float32))
+
+    def best(
+        self, question: Question, found: Sequence[Found], top: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(labels int32 [n, top], log-odds float32 [n, top]), best first, −1 and −∞ where a
+        document has fewer; errors are those of ``predict``."""
         evidence = self.evidence(question, found)
         log_odds = self.model.blend.log_odds(evidence, self.model.lexical.label_counts)
         if np.isnan(log_odds).any():
@@ -118,8 +133,7 @@ class DocumentSide:
                 "the model gives no score: its numbers are too large; use another checkpoint, or "
                 "export the model again"
             )
-        labels, best = top_k(evidence.labels, log_odds, top)
-        return Predictions(labels, np.where(labels < 0, -np.inf, expit(best)).astype(np.float32))
+        return top_k(evidence.labels, log_odds, top)
 
     def check_width(self, features: Csr) -> None:
         """Raises DataSetError if the features have another width than the model's."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_xml.errors import ConfigError
-from ray_xml.predict_documents import Predictions
+from ray_xml.predict_documents import Predictions, at_least
 from ray_xml.predict_inputs import blocks, cut, find_inputs
 from ray_xml.predict_table import schema, table
 from ray_xml.predictor import Predictor
@@ -82,12 +82,23 @@ def sink(out: str | None, names: list[str] | None) -> Iterator[Sink]:
         draft.unlink(missing_ok=True)
 
 
-def predict_to(predictor: Predictor, given: Iterable[Csr], target: Sink, *, top: int) -> int:
-    """Predicts every block into ``target``; returns the number of documents."""
+def predict_to(
+    predictor: Predictor,
+    given: Iterable[Csr],
+    target: Sink,
+    *,
+    top: int,
+    threshold: float | None = None,
+) -> int:
+    """Predicts every block into ``target``; returns the number of documents.
+
+    Args:
+        threshold: the least score of a label that is given; None gives all ``top``.
+    """
     count = 0
     for block in given:
         for part in predictor.predict_blocks(block, top):
-            target.write(part)
+            target.write(part if threshold is None else at_least(part, threshold))
             count += len(part.labels)
     return count
 

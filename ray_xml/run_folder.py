@@ -8,6 +8,7 @@ shortlists/      the current cycle's shortlists
 embeddings/      what label ranges read in the current cycle, see ``range_state`` (while a run is
                  going on)
 neighbors.safetensors  the sparse channel, see ``lexical_file``
+probability.json what scores are worth, see ``calibrate`` (once that was asked for)
 progress.json    what is going on right now (while a run is going on)
 tensorboard/ loggers/  what ``run_loggers`` writes
 .lock .workers   who is at work, see ``run_lock``; .pause asks workers to stop after an epoch
@@ -46,6 +47,7 @@ class RunFolder:
         self.progress_file = self.path / PROGRESS
         self.pause_file = self.path / ".pause"
         self.neighbors_file = self.path / "neighbors.safetensors"
+        self.probability_file = self.path / "probability.json"
         self.checkpoints = self.path / "checkpoints"
 
     def begin(self, config: RunConfig) -> int:

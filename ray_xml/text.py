@@ -145,6 +145,18 @@ class Vectorizer:
             else Csr.from_lists([], self.num_features, [])
         )
 
+    def terms(self, text: str) -> dict[int, str]:
+        """The terms of a text by feature, those that share a hashed one with a slash between."""
+        found = list(dict.fromkeys(self.settings.terms(text)))
+        ids = self._features(
+            found if self._known is None else [self._known.get(term, -1) for term in found]
+        )
+        named: dict[int, str] = {}
+        for feature, term in zip(ids.tolist(), found, strict=True):
+            named[feature] = f"{named[feature]} / {term}" if feature in named else term
+        named.pop(-1, None)
+        return named
+
     def _found(self, texts: Iterable[str]) -> Iterator[tuple[list[int], np.ndarray]]:
         """(terms of each text, the features of all), some texts at a time; -1 is no feature."""
         lengths: list[int] = []
@@ -162,9 +174,9 @@ class Vectorizer:
         if lengths:
             yield lengths, self._features(held)
 
-    def _features(self, held: array[int] | list[str]) -> np.ndarray:
-        if isinstance(held, list):
-            return buckets(held, self.num_features)
+    def _features(self, held: array[int] | list[str] | list[int]) -> np.ndarray:
+        if self._known is None:
+            return buckets(held, self.num_features)  # type: ignore[arg-type]
         return np.array(held, np.int64)
 
     def _rows(self, lengths: list[int], ids: np.ndarray) -> Csr:

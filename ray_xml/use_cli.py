@@ -1,4 +1,4 @@
-"""``ray-xml evaluate``, ``predict`` and ``export``: the commands that use a trained model."""
+"""``ray-xml evaluate``, ``predict``, ``calibrate`` and ``export``: what uses a trained model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from ray_xml.text_cli import add_columns, columns
 
 if TYPE_CHECKING:
     from ray_xml.cluster.predict import Crews
+    from ray_xml.predictor import Predictor
 
 _RUN = "a run folder or an exported model, or the URL of one"
+_EXPLAINED = 100  # documents: each takes some hundred predictions
 
 
 def add_use_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,6 +38,18 @@ def add_use_commands(commands: argparse._SubParsersAction[argparse.ArgumentParse
     predict.add_argument("--split", default="test", help="of a data-set folder")
     predict.add_argument("--top-k", type=positive, default=5)
     predict.add_argument(
+        "--precision",
+        type=_share,
+        metavar="P",
+        help="of these, only those above the score from which a share P was right in validation; "
+        "needs `ray-xml calibrate`",
+    )
+    predict.add_argument(
+        "--explain",
+        action="store_true",
+        help=f"with --text, of at most {_EXPLAINED} documents: say why each label is given",
+    )
+    predict.add_argument(
         "--out",
         metavar="PLACE",
         help="a .jsonl, .npz or .parquet file; on Ray the folder or URL of Parquet parts",
@@ -46,10 +60,21 @@ def add_use_commands(commands: argparse._SubParsersAction[argparse.ArgumentParse
     _add_cluster_options(predict)
     predict.set_defaults(command=_predict)
 
+    calibrate = commands.add_parser(
+        "calibrate", help="learn from validation documents how often a score is right"
+    )
+    calibrate.add_argument("run", help="a run folder; its data set must be there")
+    calibrate.set_defaults(command=_calibrate)
+
     export = commands.add_parser("export", help="a small folder for prediction alone")
     export.add_argument("run", help="a run folder, or the URL of one")
     export.add_argument("out", help="the folder to make; evaluate and predict take it as a run")
     export.add_argument("--dtype", choices=("fp16", "int8"), default="int8")
+    export.add_argument(
+        "--documents",
+        action="store_true",
+        help="take along the names of training documents, for predict --explain",
+    )
     export.set_defaults(command=_export)
 
 
@@ -58,6 +83,14 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number
+
+
+def _share(text: str) -> float:
+    """An option's value above 0 and up to 1."""
+    number = float(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1, such as 0.9")
     return number
 
 
@@ -133,22 +166,6 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _label_names(run: str, data: str) -> list[str] | None:
-    """Of an exported model, or else of the run's data set if that is there."""
-    from contextlib import suppress
-
-    from ray_xml.data_url import open_data
-    from ray_xml.errors import DataSetError, StorageError
-    from ray_xml.export import label_names
-    from ray_xml.run_url import local_run
-
-    names = label_names(local_run(run))
-    if names is None:
-        with suppress(DataSetError, StorageError):  # a model predicts without its data set
-            names = open_data(data).label_names()
-    return names
-
-
 def _predict(options: argparse.Namespace) -> int:
     from ray_xml.predict_io import ENDINGS, documents, predict_to, sink
     from ray_xml.predictor import Predictor
@@ -168,28 +185,85 @@ def _predict(options: argparse.Namespace) -> int:
             "--text: texts are predicted by one process; leave out --workers, --label-shards, "
             "--address and RAY_ADDRESS"
         )
+    if _on_ray(options) and options.precision is not None:
+        from ray_xml.errors import ConfigError
+
+        raise ConfigError(
+            "--precision: labels are cut off by one process; leave out --workers, --label-shards, "
+            "--address and RAY_ADDRESS"
+        )
+    if options.explain:
+        return _explain(options)
     if _on_ray(options):
         return _predict_parts(options)
     predictor = Predictor.load(local_run(options.run))
-    names = _label_names(options.run, predictor.config.data)
-    with sink(options.out, names) as target:
+    threshold = _threshold(options, predictor)
+    with sink(options.out, predictor.names) as target:
         if options.text:
-            from ray_xml.predict_text import text_documents, vectorizer_of
+            from ray_xml.predict_text import text_documents
 
-            run, width = local_run(options.run), predictor.num_features
-            vectorizer = vectorizer_of(run, predictor.config.data, width)
-            given = text_documents(options.data, columns(options), vectorizer)
+            given = text_documents(options.data, columns(options), predictor.vectorizer)
         else:
             given = documents(options.data, options.split, predictor.num_features)
-        count = predict_to(predictor, given, target, top=options.top_k)
+        count = predict_to(predictor, given, target, top=options.top_k, threshold=threshold)
     if options.out:
         print(f"{options.out}: {count:,} documents")
+    return 0
+
+
+def _threshold(options: argparse.Namespace, predictor: Predictor) -> float | None:
+    if options.precision is None:
+        return None
+    return predictor.model.probability.threshold(options.precision)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from itertools import islice
+
+    from ray_xml.errors import ConfigError
+    from ray_xml.explain_text import explained
+    from ray_xml.predict_text import texts_of
+    from ray_xml.predictor import Predictor
+    from ray_xml.run_url import local_run
+
+    if not options.text:
+        raise ConfigError("--explain: words explain a label; give texts, with --text COLUMNS")
+    if options.out:
+        raise ConfigError("--explain prints its answers; leave out --out")
+    texts = list(islice(texts_of(options.data, columns(options)), _EXPLAINED + 1))
+    if len(texts) > _EXPLAINED:
+        raise ConfigError(
+            f"--explain: {options.data} has more than {_EXPLAINED} documents; give a few of them"
+        )
+    predictor = Predictor.load(local_run(options.run))
+    threshold = _threshold(options, predictor)
+    for number, text in enumerate(texts):
+        print(f"document {number}")
+        for line in explained(predictor, text, top_k=options.top_k, threshold=threshold):
+            print(line)
+    return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from ray_xml.calibrate import TOP, calibrate
+    from ray_xml.data_url import open_data
+    from ray_xml.run_folder import RunFolder
+
+    run = RunFolder(options.run)
+    fitted, documents = calibrate(run, open_data(run.config().data))
+    print(
+        f"{run.probability_file}: the {TOP} best predictions of {documents:,} validation documents,"
+        f" of {fitted.counts.sum():,} {fitted.right.sum() / fitted.counts.sum():.1%} are right"
+    )
+    print(f"  probability = σ({fitted.slope:.3f} · log-odds of the score {fitted.offset:+.3f})")
     return 0
 
 
 def _predict_parts(options: argparse.Namespace) -> int:
     from ray_xml.cluster.predict import PART, predict
     from ray_xml.model_place import ModelPlace
+    from ray_xml.model_words import label_names_of
+    from ray_xml.run_url import local_run
 
     written = predict(
         options.run,
@@ -198,7 +272,7 @@ def _predict_parts(options: argparse.Namespace) -> int:
         split=options.split,
         top=options.top_k,
         part_size=options.part_size or PART,
-        names=_label_names(options.run, ModelPlace.find(options.run).config().data),
+        names=label_names_of(local_run(options.run), ModelPlace.find(options.run).config().data),
         crews=_crews(options),
     )
     told = f"{options.out}: {written.documents:,} documents in {written.parts} parts"
@@ -224,6 +298,6 @@ def _export(options: argparse.Namespace) -> int:
     if is_url(model.config.data):
         with suppress(DataSetError):
             data = open_data(model.config.data).path
-    size = export(model, data, Path(options.out), options.dtype)
+    size = export(model, data, Path(options.out), options.dtype, document_names=options.documents)
     print(f"{options.out}: model of epoch {model.epoch} as {options.dtype}, {size / 1e6:,.1f} MB")
     return 0
