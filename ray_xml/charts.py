@@ -147,7 +147,7 @@ def bar_chart(
     parts = plane.frame(x_ticks=False)
     room = (WIDTH - _LEFT - _RIGHT) / max(len(groups), 1)
     longest = max((len(group) for group in groups), default=1)
-    every = max(1, math.ceil((longest * 6.5 + 6) / room))
+    every = max(1, math.ceil((longest * 7.5 + 6) / room))
     for place, group in enumerate(groups):
         if place % every == 0:
             middle = plane.at((place + 0.5, 0))[0]

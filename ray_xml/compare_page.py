@@ -95,18 +95,22 @@ def _documents(found: Sequence[tuple[Gathered, Measured]]) -> str:
 
 def _metrics(found: Sequence[tuple[str, Measured]]) -> str:
     first = found[0][1]
-    head = ["", *(f"{kind}@{k}" for kind in KINDS for k in CUTS)]
-    rows = []
+    keys = [f"{kind}@{k}" for kind in KINDS for k in CUTS]
+    head, rows = [""], [[words(key)] for key in keys]
     for label, one in found:
-        rows.append([name(label), *(f"{one.tally.metrics[key]:.2f}" for key in head[1:])])
+        head.append(label)
+        for key, row in zip(keys, rows, strict=True):
+            row.append(f"{one.tally.metrics[key]:.2f}")
         if one is not first:
+            head.append("difference")
             apart = against(first, one)
-            rows.append(["difference", *(_difference(apart[key]) for key in head[1:])])
+            for key, row in zip(keys, rows, strict=True):
+                row.append(_difference(apart[key]))
     told = (
         f"In percent. Differences are to {found[0][0]}, in points, with ± the 95 % interval over "
         f"the draw of the {first.documents:,} documents, both runs asked about the same ones. "
-        "Coloured: 0 lies outside of it. It says nothing of other seeds, and of many numbers some "
-        "are coloured by chance."
+        "*: 0 lies outside of it. It says nothing of other seeds, and of many numbers some have "
+        "their * by chance."
     )
     return table(head, rows) + paragraph(told)
 
@@ -114,7 +118,7 @@ def _metrics(found: Sequence[tuple[str, Measured]]) -> str:
 def _difference(one: Difference) -> str:
     look = ("good" if one.value > 0 else "bad") if one.sure else "dim"
     return (
-        f'<span class="{look}">{one.value:+.2f}</span> '
+        f'<span class="{look}">{one.value:+.2f}{"*" * one.sure}</span> '
         f'<span class="dim">±{SURE * one.error:.2f}</span>'
     )
 

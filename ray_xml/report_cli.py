@@ -47,10 +47,10 @@ def _compare(options: argparse.Namespace) -> int:
 
     _check_out(options.out)
     first = _gather(options.run, options)
+    arguments = ["compare", options.run, *options.others, *_given(options, "compare.html")]
     # One yardstick for all: the first run's data set and propensities.
     options.data = options.data or first.config.data
     others = [_gather(one, options, first) for one in options.others]
-    arguments = ["compare", options.run, *options.others, *_given(options, "compare.html")]
     text = compare_page([first, *others], arguments)
     print(comparison_table([first, *others]))
     return _write(options.out, text)

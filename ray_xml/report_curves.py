@@ -42,12 +42,18 @@ def curves(lines: Lines, losses: np.ndarray) -> str:
         Series(key, _points(lines, f"validation/{key}"), style, dots=True)
         for style, key in enumerate(_METRICS, 1)
     ]
+    speed = [Series("", _points(lines, "docs_per_second"), 1, dots=True)]
     marks = refreshes(lines)
-    for title, series in (("Validation", checked), ("Recall of candidates", recalls)):
+    for title, series, label in (
+        ("Validation", checked, "percent"),
+        ("Recall of candidates", recalls, "percent"),
+        ("Speed", speed, "training documents a second"),
+    ):
         filled = [one for one in series if one.points]
         if filled:
-            label = "percent"
-            shown.append(figure(title, over_epochs(title, filled, lines, label, marks)))
+            zero = series is speed
+            chart = over_epochs(title, filled, lines, label, marks, zero=zero)
+            shown.append(figure(title, chart))
     missing = [] if any(one.points for one in checked) else ["no validation was made"]
     told = "Dotted uprights: refreshes of proxies and shortlists." if marks else ""
     return charts(*shown) + paragraph(" ".join([told, *missing])) * bool(told or missing)
@@ -61,13 +67,15 @@ def over_epochs(
     marks: Sequence[tuple[float, str]] = (),
     *,
     start: float | None = None,
+    zero: bool = False,
 ) -> Chart:
-    """Lines over the epochs of ``lines``, or from ``start`` on."""
+    """Lines over the epochs of ``lines``, or from ``start`` on; the upright axis begins with 0 if
+    ``zero``."""
     values = [y for one in series for _, y in one.points]
     epochs = [line["epoch"] for line in lines]
     first = min(epochs) - 0.2 if start is None else start
     x = Axis("epoch", first, max(epochs) + 0.2, whole=True)
-    return line_chart(title, series, x, Axis.around(label, values), marks=marks)
+    return line_chart(title, series, x, Axis.around(label, values, zero=zero), marks=marks)
 
 
 def epoch_series(name: str, lines: Lines, key: str, style: int) -> Series:
@@ -87,9 +95,9 @@ def refreshes(lines: Lines) -> list[tuple[float, str]]:
 def loss_curve(losses: np.ndarray) -> tuple[list[Point], list[Point]]:
     """(means of stretches, the same smoothed), at most ``_POINTS`` each, by step.
 
-    The smoothed value is the mean of exponentially falling weights over a twentieth of the curve,
-    divided by the sum of these weights, so that it does not start from 0 (Kingma and Ba, "Adam",
-    ICLR 2015, section 3). Losses that are not finite are left out.
+    The smoothed value is the mean of a twentieth of the curve around it, or of as much of that as
+    there is to both sides, so that it neither lags behind nor bends at the ends. Losses that are
+    not finite are left out.
 
     Args:
         losses: float32 [steps].
@@ -102,11 +110,11 @@ def loss_curve(losses: np.ndarray) -> tuple[list[Point], list[Point]]:
         if len(finite):
             raw.append((step + (len(part) + 1) / 2, float(finite.mean())))
         step += len(part)
-    keep = 1.0 - 1.0 / max(len(raw) / 20, 1.0)
-    smooth, total, weight = [], 0.0, 0.0
-    for at, value in raw:
-        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
-        smooth.append((at, total / weight))
+    smooth = []
+    for place, (at, _) in enumerate(raw):
+        reach = min(len(raw) // 40, place, len(raw) - 1 - place)
+        near = [value for _, value in raw[place - reach : place + reach + 1]]
+        smooth.append((at, sum(near) / len(near)))
     return raw, smooth
 
 

@@ -12,7 +12,7 @@ from ray_xml.report_labels import shown_name
 from ray_xml.report_tally import Tally
 from ray_xml.svg import shortened
 
-_COUNT, _SEED = 4, 0
+_COUNT, _SEED = 3, 0
 _TITLE, _SUMMARY, _FEATURES, _MISSED = 120, 400, 12, 15
 
 
@@ -74,7 +74,7 @@ def _articles(
             if label >= 0:
                 mark = '<b class="good">✓</b>' if int(label) in true else '<b class="bad">✗</b>'
                 items.append(
-                    f"<li>{mark} {score:.2f} {shown_name(gathered.label(int(label)))}</li>"
+                    f"<li>{mark}<span>{score:.2f}</span>{shown_name(gathered.label(int(label)))}</li>"
                 )
         missed = sorted(true - set(predicted.labels[place].tolist()))
         told = ", ".join(shown_name(gathered.label(one)) for one in missed[:_MISSED])

@@ -43,15 +43,16 @@ table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums
 th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--grid);vertical-align:top}
 th{color:var(--dim);font-weight:600;white-space:nowrap}
 th.l,td.l{text-align:left}
-td.l{min-width:9rem;overflow-wrap:anywhere}
+td.l bdi{display:inline-block;min-width:7rem;overflow-wrap:anywhere}
 .good{color:var(--good)}.bad{color:var(--bad)}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));gap:1rem}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr));gap:1rem}
 figure{margin:0;background:var(--card);border-radius:8px;padding:.7rem;break-inside:avoid;
 max-width:600px}
 figure>b{display:block;font-weight:600;margin-bottom:.3rem}
 figcaption{font-size:.85rem;margin-top:.3rem}
 svg.chart{width:100%;height:auto;display:block;font:12px system-ui,sans-serif}
-svg text{fill:var(--dim)}svg text.word{fill:var(--fg);font-size:11px}
+svg text{fill:var(--dim)}svg text.word{fill:var(--fg);font-size:11px;
+paint-order:stroke;stroke:var(--card);stroke-width:3px;stroke-linejoin:round}
 .axis{stroke:var(--dim);stroke-width:1}.grid{stroke:var(--grid);stroke-width:1}
 .mark{stroke:var(--dim);stroke-width:1;stroke-dasharray:2 3}
 polyline{stroke-width:2;stroke-linejoin:round}
@@ -60,14 +61,16 @@ ul.legend{list-style:none;display:flex;flex-wrap:wrap;gap:.1rem .9rem;margin:.3r
 font-size:.85rem}
 ul.legend li{overflow-wrap:anywhere}
 ul.legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.35em}
+@media (max-width:500px){svg.chart{font-size:14px}}
 details{margin:.6rem 0}summary{cursor:pointer;font-weight:600}
 pre,code{font:13px/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 pre{background:var(--card);padding:.7rem;border-radius:8px;overflow-x:auto}
 code{overflow-wrap:anywhere}
-.documents{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));gap:1rem}
+.documents{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,330px),1fr));gap:1rem}
 article{background:var(--card);border-radius:8px;padding:.7rem;break-inside:avoid;
 overflow-wrap:anywhere}
 article h4{margin:0}article p{margin:.2rem 0 .4rem}article ul{list-style:none;margin:0;padding:0}
+article li{display:flex;gap:.4rem}article li span{flex:none;font-variant-numeric:tabular-nums}
 footer{color:var(--dim);margin-top:2rem;font-size:.85rem}
 @media print{body{max-width:none;padding:0;font-size:12px}figure,article,pre{border:1px solid #ccc}
 .wide,pre{overflow:visible}pre{white-space:pre-wrap}h2{break-after:avoid}}
@@ -143,9 +146,14 @@ def figure(title: str, chart: Chart, caption: str = "") -> str:
 
 
 def charts(*figures: str) -> str:
-    """Figures beside each other where there is room."""
+    """Figures beside each other where there is room; those that are empty are left out."""
     filled = [one for one in figures if one]
     return "\n".join(['<div class="charts">', *filled, "</div>"] * bool(filled))
+
+
+def beside(*parts: str) -> str:
+    """Any markup laid out like ``charts``."""
+    return charts(*(f"<div>{part}</div>" for part in parts))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:

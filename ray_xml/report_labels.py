@@ -9,7 +9,7 @@ import numpy as np
 from ray_xml.charts import Axis, Chart, Series, bar_chart, line_chart
 from ray_xml.label_table import Bin, LabelScores, frequency_table, ranked
 from ray_xml.report_data import Gathered, Measured
-from ray_xml.report_html import charts, figure, name, paragraph, table, words
+from ray_xml.report_html import beside, charts, figure, name, paragraph, table, words
 from ray_xml.report_tally import CHOSEN
 from ray_xml.svg import Point, number, shortened
 
@@ -111,8 +111,10 @@ def one_by_one(gathered: Gathered, measured: Measured) -> str:
         f"count a label as given where its score is at least {CHOSEN:g}. In percent."
     )
     parts = [
-        f"<h3>The worst</h3>{table(head, lines(worst))}",
-        f"<h3>The best</h3>{table(head, lines(best))}",
+        beside(
+            f"<h3>The worst</h3>{table(head, lines(worst))}",
+            f"<h3>The best</h3>{table(head, lines(best))}",
+        ),
         paragraph(told),
         _confusions(tally.confusions[:_SHOWN], gathered.label, measured),
     ]

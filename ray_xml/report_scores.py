@@ -9,16 +9,17 @@ from ray_xml.charts import Axis, Series, bar_chart, line_chart
 from ray_xml.document_scores import SURE
 from ray_xml.report_data import Measured
 from ray_xml.report_html import charts, figure, paragraph, table, words
+from ray_xml.svg import Point
 
+_FEWEST = 10  # predictions whose precision is worth a point of a curve
 KINDS, CUTS = ("P", "nDCG", "PSP", "PSnDCG", "R"), (1, 3, 5)
-_PLAIN = "most frequent labels"
 
 
 def metrics_table(measured: Measured) -> str:
     """The metrics beside the baseline's, as markup."""
     ours, plain = measured.tally.metrics, measured.plain
     errors = measured.tally.documents.errors()
-    head = ["", *(f"{who} @{k}" for who in ("model", _PLAIN) for k in CUTS)]
+    head = ["", *(f"{who} @{k}" for who in ("model", "baseline") for k in CUTS)]
     rows = []
     for kind in KINDS:
         keys = [f"{kind}@{k}" for k in CUTS]
@@ -27,7 +28,7 @@ def metrics_table(measured: Measured) -> str:
         ]
         rows.append([words(kind), *model, *(f"{plain[key]:.2f}" for key in keys)])
     told = (
-        "In percent. ±: 95 % interval over the draw of the documents. “Most frequent labels” gives "
+        "In percent. ±: 95 % interval over the draw of the documents. The baseline gives "
         "every document the labels that are most frequent in training."
     )
     return table(head, rows) + paragraph(told)
@@ -65,6 +66,13 @@ def score_charts(measured: Measured) -> str:
         "that get a label at all."
     )
     shown.append(figure("What a threshold buys", chart, told))
+    curve = coverage_curve(tally.first, measured.documents)
+    x, y = Axis("coverage, percent", 0.0, 100.0), Axis("precision, percent", 0.0, 100.0)
+    told = (
+        "The best label of the documents whose best score is highest, and of more and more others."
+    )
+    chart = line_chart("precision by coverage", [Series("", curve, 1)], x, y)
+    shown.append(figure("Precision by coverage", chart, told))
     return charts(*shown)
 
 
@@ -79,17 +87,26 @@ def threshold_curves(
     """
     thresholds, given, right = every.thresholds()
     covered = first.thresholds()[1]
-    some = given > 0
-    precision = right[some] / given[some]
-
-    def line(name: str, x: np.ndarray, y: np.ndarray, style: int) -> Series:
-        return Series(name, list(zip(x.tolist(), (100.0 * y).tolist(), strict=True)), style)
-
+    some = given >= min(_FEWEST, given[0])
+    precision = right[some] / np.maximum(given[some], 1)
     return [
-        line("precision", thresholds[some], precision, 1),
-        line("recall", thresholds, right / max(pairs, 1), 2),
-        line("coverage", thresholds, covered / max(documents, 1), 3),
+        Series("precision", _points(thresholds[some], 100.0 * precision), 1),
+        Series("recall", _points(thresholds, 100.0 * right / max(pairs, 1)), 2),
+        Series("coverage", _points(thresholds, 100.0 * covered / max(documents, 1)), 3),
     ]
+
+
+def coverage_curve(first: ScoreBins, documents: int) -> list[Point]:
+    """(share of the documents whose best score is at or above a threshold, share of these whose
+    best label is right) for falling thresholds, in percent."""
+    _, given, right = first.thresholds()
+    some = given >= max(min(_FEWEST, given[0]), 1)
+    covered, precision = given[some] / max(documents, 1), right[some] / given[some]
+    return _points(100.0 * covered, 100.0 * precision)[::-1]
+
+
+def _points(x: np.ndarray, y: np.ndarray) -> list[Point]:
+    return list(zip(x.tolist(), y.tolist(), strict=True))
 
 
 def _kinds(first: ScoreBins, every: ScoreBins, top: int) -> list[tuple[str, ScoreBins]]:
