@@ -69,7 +69,8 @@ def about(gathered: Gathered) -> list[tuple[str, str]]:
         done = f"{status.state}, {status.done} of {status.total} epochs"
         spent = sum(sum((line.get("seconds") or {}).values()) for line in status.lines)
         pairs.append(("training", f"{done}, {duration(spent)}"))
-        pairs.append(("trained again by", f"ray-xml train {gathered.source}/config.yaml run=NEW"))
+        again = ["train", f"{gathered.source.rstrip('/')}/config.yaml", "run=NEW"]
+        pairs.append(("trained again by", command(again)))
     return [*pairs, ("config", config.identity())]
 
 

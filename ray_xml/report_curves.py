@@ -84,11 +84,11 @@ def epoch_series(name: str, lines: Lines, key: str, style: int) -> Series:
 
 
 def refreshes(lines: Lines) -> list[tuple[float, str]]:
-    """Where proxies were fitted anew: at the end of these epochs."""
+    """Where proxies were fitted anew at the end of an epoch: their loss is reported there."""
     return [
         (float(line["epoch"]), f"refresh after epoch {line['epoch']}")
         for line in lines
-        if "seconds/proxies" in scalars(line)
+        if "proxy_loss" in line
     ]
 
 
