@@ -72,8 +72,9 @@ overflow-wrap:anywhere}
 article h4{margin:0}article p{margin:.2rem 0 .4rem}article ul{list-style:none;margin:0;padding:0}
 article li{display:flex;gap:.4rem}article li span{flex:none;font-variant-numeric:tabular-nums}
 footer{color:var(--dim);margin-top:2rem;font-size:.85rem}
-@media print{body{max-width:none;padding:0;font-size:12px}figure,article,pre{border:1px solid #ccc}
-.wide,pre{overflow:visible}pre{white-space:pre-wrap}h2{break-after:avoid}}
+@media print{body{max-width:none;padding:0;font-size:12px}.charts{grid-template-columns:1fr 1fr}
+figure,article,pre{border:1px solid #ccc}
+.wide,pre{overflow:visible}pre{white-space:pre-wrap}h2,h3{break-after:avoid}}
 """
 
 

@@ -52,7 +52,10 @@ def by_frequency(measured: Measured) -> str:
 
 def recall_bars(bins: Sequence[Bin], bars: Sequence[tuple[str, list[float]]], top: int) -> Chart:
     """Bars by bin of training documents, in percent."""
-    names = [number(b.low) + ("" if b.low == b.high else "+") for b in bins]
+    names = [
+        (str(b.low) if b.low < 10_000 else number(b.low)) + ("" if b.low == b.high else "+")
+        for b in bins
+    ]
     label = f"recall@{top}, percent"
     return bar_chart(
         "recall by label frequency", names, bars, label, x_label="training documents", high=100.0
