@@ -35,6 +35,8 @@ LAYERS = [
         "ray_xml.disk",
         "ray_xml.finite",
         "ray_xml.run_identity",
+        "ray_xml.svg",
+        "ray_xml.calibration",
     ],
     [
         "ray_xml.run_records",
@@ -69,6 +71,7 @@ LAYERS = [
         "ray_xml.tune_search",
         "ray_xml.exact_search",
         "ray_xml.coarse_search",
+        "ray_xml.charts",
     ],
     [
         "ray_xml.checkpoint_check",
@@ -80,7 +83,13 @@ LAYERS = [
         "ray_xml.log_wandb",
         "ray_xml.console",
         "ray_xml.search_log",
+<<<<<<< HEAD
         "ray_xml.tune_budget",
+=======
+        "ray_xml.document_scores",
+        "ray_xml.report_html",
+        "ray_xml.report_environment",
+>>>>>>> report
     ],
     [
         "ray_xml.store_meta",
@@ -91,7 +100,11 @@ LAYERS = [
         "ray_xml.mapped_file",
         "ray_xml.run_status",
         "ray_xml.tune_plot",
+<<<<<<< HEAD
         "ray_xml.tune_pbt",
+=======
+        "ray_xml.report_curves",
+>>>>>>> report
     ],
     ["ray_xml.store", "ray_xml.store_write", "ray_xml.xc_faults"],
     ["ray_xml.xc_io", "ray_xml.docstrings", "ray_xml.synth", "ray_xml.data_copy"],
@@ -146,15 +159,17 @@ LAYERS = [
         "ray_xml.predict_io",
         "ray_xml.examples",
     ],
-    ["ray_xml.run_state"],
-    ["ray_xml.epoch_report"],
-    ["ray_xml.training"],
+    ["ray_xml.run_state", "ray_xml.report_tally"],
+    ["ray_xml.epoch_report", "ray_xml.report_data", "ray_xml.label_table"],
+    ["ray_xml.training", "ray_xml.report_labels", "ray_xml.report_scores", "ray_xml.report_map"],
+    ["ray_xml.report_documents", "ray_xml.compare"],
+    ["ray_xml.report", "ray_xml.compare_page"],
     ["ray_xml.plan_parts", "ray_xml.plan_counts"],
     ["ray_xml.plan_memory", "ray_xml.plan_traffic"],
     ["ray_xml.plan"],
     ["ray_xml.plan_fit", "ray_xml.plan_probe"],
     ["ray_xml.plan_text"],
-    ["ray_xml.data_cli", "ray_xml.status_cli"],
+    ["ray_xml.data_cli", "ray_xml.status_cli", "ray_xml.report_cli"],
     ["ray_xml.plan_cli"],
     ["ray_xml.cluster"],  # and everything in it
     ["ray_xml.use_cli"],
