@@ -83,13 +83,10 @@ LAYERS = [
         "ray_xml.log_wandb",
         "ray_xml.console",
         "ray_xml.search_log",
-<<<<<<< HEAD
         "ray_xml.tune_budget",
-=======
         "ray_xml.document_scores",
         "ray_xml.report_html",
         "ray_xml.report_environment",
->>>>>>> report
     ],
     [
         "ray_xml.store_meta",
@@ -100,11 +97,8 @@ LAYERS = [
         "ray_xml.mapped_file",
         "ray_xml.run_status",
         "ray_xml.tune_plot",
-<<<<<<< HEAD
         "ray_xml.tune_pbt",
-=======
         "ray_xml.report_curves",
->>>>>>> report
     ],
     ["ray_xml.store", "ray_xml.store_write", "ray_xml.xc_faults"],
     ["ray_xml.xc_io", "ray_xml.docstrings", "ray_xml.synth", "ray_xml.data_copy"],
