@@ -93,8 +93,8 @@ class Counter:
         if self._bars is not None:
             self._bars.stop()
 
-    def show(self, what: str, done: int, total: int) -> None:
-        """``done`` of ``total`` documents of ``what``."""
+    def show(self, what: str, done: int, total: int | None) -> None:
+        """``done`` of ``total`` documents of ``what``; None where nobody knows yet how many."""
         if self._bars is not None:
             if what not in self._tasks:
                 self._tasks[what] = self._bars.add_task(what, total=total)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from ray_xml.text_cli import add_text_sources
+
 if TYPE_CHECKING:
     from ray_xml.store_meta import DataSetMeta
 
@@ -41,6 +43,7 @@ def add_data_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     xc.add_argument("--sort-ids", action="store_true", help="accept ids in any order")
     xc.add_argument("--overwrite", action="store_true", help="replace the data set in OUT")
     xc.set_defaults(command=_prepare_xc)
+    add_text_sources(sources)
     docs = sources.add_parser(
         "docstrings", help="from the docstrings of the installed Python packages"
     )

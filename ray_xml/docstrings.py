@@ -146,10 +146,11 @@ def prepare_docstrings(
         ConfigError: a setting is out of range, or leaves no documents for a split.
         DataSetError: there is something at ``out`` that may not be replaced.
     """
-    # Imported late: each parsing process imports this module, and scikit-learn takes a second.
+    # Imported late: each parsing process imports this module, and needs none of these.
     from ray_xml.sparse import Csr
     from ray_xml.store_write import DataSetWriter
-    from ray_xml.text import TextVectorizer
+    from ray_xml.text import TextSettings
+    from ray_xml.text_fit import fit
 
     if min_documents < 1:
         raise ConfigError(f"min_documents is {min_documents}; it must be 1 or more")
@@ -176,7 +177,7 @@ def prepare_docstrings(
     train, test = split(
         corpus.documents, min_documents=min_documents, test_fraction=test_fraction, seed=seed
     )
-    vectorizer = TextVectorizer().fit(document.text for document in train)
+    vectorizer = fit((document.text for document in train), TextSettings(cut="identifiers"))
     label_names = sorted({label for document in train for label in document.labels})
     label_ids = {label: i for i, label in enumerate(label_names)}
     say(f"{len(label_names):,} labels, {vectorizer.num_features:,} features")
@@ -188,8 +189,7 @@ def prepare_docstrings(
             with writer.split(name, leave_out_empty=name == "train") as split_writer:
                 split_writer.append(features, Csr.from_lists(rows, len(label_names)))
         writer.write_label_names(label_names)
-        writer.write_feature_names(vectorizer.feature_names)
-        writer.write_text_file("vectorizer.json", vectorizer.to_json())
+        vectorizer.write(writer)
         lines = (
             {"name": document.name, "summary": document.docstring.splitlines()[0]}
             for document in test

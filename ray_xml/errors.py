@@ -20,6 +20,8 @@ plain ``AssertionError``s: they are ours, not the user's.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class RayXmlError(Exception):
     """Base of every error that the command line prints without a traceback."""
@@ -41,6 +43,15 @@ class InputError(RayXmlError):
         self.file, self.line, self.column, self.what = file, line, column, what
         place = ":".join(str(part) for part in (file, line, column) if part is not None)
         super().__init__(f"{place}: {what}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is made anew from its message, which is not what this one takes: a process
+        # that reads for another could not hand it over.
+        return _input_error, (self.file, self.what, self.line, self.column)
+
+
+def _input_error(file: str, what: str, line: int | None, column: int | None) -> InputError:
+    return InputError(file, what, line=line, column=column)
 
 
 class DataSetError(RayXmlError):

@@ -168,6 +168,10 @@ class DataSetWriter:
         num_features, num_labels: widths of all splits.
         overwrite: replace an existing data set, once the new one is complete.
 
+    Attributes:
+        splits: those begun, by name; each has its ``meta`` once it is ended.
+        meta: of the whole, once the folder is in place.
+
     Raises:
         DataSetError: There is something at ``path`` that may not be replaced.
     """
@@ -184,9 +188,9 @@ class DataSetWriter:
         self.path = Path(os.path.realpath(path))
         self._name, self._overwrite = name, overwrite
         self._num_features, self._num_labels = num_features, num_labels
-        self._splits: dict[str, SplitWriter] = {}
+        self.splits: dict[str, SplitWriter] = {}
         self._files: dict[str, FileMeta] = {}
-        self.meta: DataSetMeta | None = None  # set when the folder is in place
+        self.meta: DataSetMeta | None = None
         self._check_place()
         self._partial = PartialFolder(self.path)
         self._folder = self._partial.path
@@ -222,14 +226,14 @@ class DataSetWriter:
             leave_out_empty: leave out (and count) documents without features or without labels,
                 as training data should; otherwise they are kept (and counted).
         """
-        if not is_split_name(name) or name in self._splits:
+        if not is_split_name(name) or name in self.splits:
             raise DataSetError(
                 f"split name '{name}' is taken or has other characters than letters, digits, "
                 "'_' and '-': choose another"
             )
         widths = (self._num_features, self._num_labels)
-        self._splits[name] = SplitWriter(self._folder, name, widths, leave_out_empty)
-        return self._splits[name]
+        self.splits[name] = SplitWriter(self._folder, name, widths, leave_out_empty)
+        return self.splits[name]
 
     def write_label_names(self, names: Iterable[str]) -> None:
         """Writes ``labels.txt``; raises DataSetError unless there is one name a label."""
@@ -249,13 +253,14 @@ class DataSetWriter:
             if number != count:
                 raise DataSetError(f"{file}: there are {number} names for {count} ids")
 
-        self._write_lines(file, lines())
+        self.write_lines(file, lines())
 
     def write_text_file(self, name: str, text: str) -> None:
         """Adds a text file, such as a vectoriser's settings, to the folder."""
-        self._write_lines(name, [text])
+        self.write_lines(name, [text])
 
-    def _write_lines(self, name: str, lines: Iterable[str]) -> None:
+    def write_lines(self, name: str, lines: Iterable[str]) -> None:
+        """Adds a text file of any length; each line brings its line end."""
         if name in self._files or not is_file_name(name):
             raise DataSetError(f"file name '{name}' is taken or not a plain name: choose another")
         path = self._folder / name
@@ -277,7 +282,7 @@ class DataSetWriter:
             self._partial.remove()
 
     def _finish(self) -> None:
-        splits = {name: writer.meta for name, writer in self._splits.items()}
+        splits = {name: writer.meta for name, writer in self.splits.items()}
         meta = DataSetMeta(
             format_version=FORMAT_VERSION,
             name=self._name,

@@ -1,241 +1,265 @@
-"""Text to TF-IDF rows.
+"""Texts to TF-IDF rows.
 
-``words`` cuts a text, ``TextVectorizer`` counts and weighs the words with scikit-learn and hands
-back a ``Csr``. A fitted vectoriser is saved as JSON (vocabulary, idf, settings) and gives the very
-same rows after loading, so that a text met at prediction time is read as the training texts were.
+A ``Vectorizer`` knows its terms, or hashes them, and in how many of the texts it was fitted to each
+occurs. It is kept as two text files, in a data set and in an exported model alike:
 
-The cut follows letters and digits of any script, with the combining marks on them (accents, the
-vowel signs of Hindi). Scripts that put no spaces between words (Chinese, Japanese, Thai) come out
-as one long word a run: cut such texts beforehand.
+    vectorizer.json   settings, the number of fitted texts, the number of them with each feature
+    features.txt      a term a line, in feature order; absent where terms are hashed
+
+so that a text met at prediction time is read as the training texts were. ``text_fit`` makes one.
+
+The weight of a term that occurs c > 0 times in a text, and in d of the n fitted texts, is
+
+    (1 + ln c) · (ln((1 + n) / (1 + d)) + 1)
+
+divided by the Euclidean length of the text's weights: sublinear tf (Manning, Raghavan, Schütze,
+Introduction to Information Retrieval, 6.4.1) and the smoothed idf of scikit-learn's
+``TfidfVectorizer(sublinear_tf=True)``.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import sys
-import unicodedata
-from collections.abc import Iterable
-from functools import cache
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sklearn.feature_extraction.text import TfidfVectorizer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ray_xml.errors import ConfigError, DataSetError
-from ray_xml.json_text import parse_json
-from ray_xml.sparse import Csr
+from ray_xml.errors import DataSetError
+from ray_xml.json_text import MOST, count_of, parse_json
+from ray_xml.sparse import Csr, stacked
+from ray_xml.store_meta import FEATURE_NAMES
+from ray_xml.words import character_runs, identifier_words, word_runs, words
 
-FORMAT_VERSION = 1
+if TYPE_CHECKING:
+    from ray_xml.store_write import DataSetWriter
 
-# Letters and digits of any script; underscores separate.
-_RUN = re.compile(r"[^\W_]+")
+FORMAT_VERSION = 2
+VECTORIZER = "vectorizer.json"
+_TERMS = 1 << 20  # terms counted at a time: bounds the scratch memory
+
+Runs = tuple[Annotated[int, Field(ge=1, le=32)], Annotated[int, Field(ge=1, le=32)]]
 
 
 class TextSettings(BaseModel):
     """How texts become rows.
 
     Attributes:
-        min_df: a word must occur in this many of the fitted texts to become a feature.
-        max_features: keep only this many words, the most frequent ones; None keeps all.
+        cut: into the words of a text, or of code, where identifiers are cut as well.
+        ngrams: the shortest and the longest run of words that is a term.
+        char_ngrams: likewise of the characters of a word; None for no such terms.
+        min_df: a term must occur in this many of the fitted texts to become a feature.
+        max_features: keep only this many terms, those of the most texts (of equals the first in
+            code point order); None keeps all.
+        hash: the number of features that terms are hashed to, instead of a list of terms.
         min_length: shorter words are left out.
-        sublinear_tf: weigh a word's count c in a text as 1 + log(c).
+        sublinear_tf: weigh a term's count c in a text as 1 + ln c.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min_df: int = Field(default=2, ge=1)
-    max_features: int | None = Field(default=None, ge=1)
-    min_length: int = Field(default=2, ge=1)
+    cut: Literal["words", "identifiers"] = "words"
+    ngrams: Runs = (1, 1)
+    char_ngrams: Runs | None = None
+    min_df: int = Field(default=2, ge=1, le=MOST)
+    max_features: int | None = Field(default=None, ge=1, le=MOST)
+    hash: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    min_length: int = Field(default=2, ge=1, le=MOST)
     sublinear_tf: bool = True
 
-
-def words(text: str) -> list[str]:
-    """The words of a text in lower case, identifiers cut at ``_`` and camelCase.
-
-    ``read_csv`` gives read, csv; ``HTTPServer`` gives http, server; ``Conv2D`` gives conv2d.
-    Compatible forms of a character (``ﬁ``, full-width letters) are made one first.
-    """
-    run_of = _RUN
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-        run_of = _run_with_marks()
-    found: list[str] = []
-    for run in run_of.findall(text):
-        # Only a capital after the first letter can mark a cut, and most words have none.
-        if run[1:].islower() or run.isupper():
-            found.append(run.lower())
-        else:
-            found.extend(part.lower() for part in _camel_parts(run))
-    return found
-
-
-@cache
-def _run_with_marks() -> re.Pattern[str]:
-    r"""``_RUN`` that combining marks do not cut: ``\w`` lacks them, and ``re`` has no category M.
-
-    Made when the first text beyond ASCII is met, as it goes through all code points.
-    """
-    points = map(chr, range(sys.maxunicode + 1))
-    marks = "".join(point for point in points if unicodedata.category(point)[0] == "M")
-    # Looking a character up among the marks is slow, and the first 256 hold none.
-    return re.compile(rf"[^\W_]+(?:(?![\x00-\xff])[{marks}]+[^\W_]*)*")
-
-
-def _camel_parts(run: str) -> list[str]:
-    """``run`` cut before each capital that starts a new word."""
-    cuts = [0]
-    for i in range(1, len(run)):
-        if not run[i].isupper():
-            continue
-        rest = run[i + 1 :]
-        # The last capital of HTTPServer's HTTPS belongs to the word after it, that of URLs does
-        # not. A capital after a digit only starts a word: base64Encode, but Conv2D.
-        starts_word = rest[:1].islower() and rest != "s"
-        if run[i - 1].islower() or starts_word:
-            cuts.append(i)
-    return [run[low:high] for low, high in zip(cuts, [*cuts[1:], len(run)], strict=True)]
-
-
-class TextVectorizer:
-    """TF-IDF rows of unit length over the words of the fitted texts.
-
-    Features are the words in code point order, so neither the order of the fitted texts nor the
-    machine changes them. The idf is smoothed: log((1 + texts) / (1 + texts with the word)) + 1.
-    """
-
-    def __init__(self, settings: TextSettings | None = None) -> None:
-        self.settings = settings or TextSettings()
-        self._model: Any = None
-
-    def fit(self, texts: Iterable[str]) -> Self:
-        """Learns the vocabulary and the idf.
-
-        Raises:
-            ConfigError: no word passes the settings.
-        """
-        model = self._new_model(
-            min_df=self.settings.min_df, max_features=self.settings.max_features
-        )
-        try:
-            model.fit(texts)
-        except ValueError as error:
-            raise ConfigError(
-                f"the texts leave no features: no word of {self.settings.min_length} characters or"
-                f" more occurs in at least {self.settings.min_df} texts; lower min_df or min_length"
-            ) from error
-        self._set(list(model.get_feature_names_out()), np.asarray(model.idf_, np.float32))
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        for runs in (self.ngrams, self.char_ngrams):
+            if runs is not None and runs[0] > runs[1]:
+                raise ValueError(f"runs from {runs[0]} to {runs[1]} are none")
+        if self.hash is not None and self.max_features is not None:
+            raise ValueError("max_features chooses terms, and hash keeps no terms: set one")
         return self
 
-    def transform(self, texts: Iterable[str]) -> Csr:
-        """One row a text; a text without a known word gives an empty row."""
-        # scikit-learn refuses an empty list, but no texts simply are no rows.
-        texts = list(texts)
-        if not texts:
-            return Csr.from_lists([], self.num_features, [])
-        return Csr.from_scipy(self._fitted().transform(texts))
+    def terms(self, text: str) -> list[str]:
+        """The terms of a text, in order, with repeats."""
+        cut = words(text) if self.cut == "words" else identifier_words(text)
+        if self.min_length > 1:
+            cut = [word for word in cut if len(word) >= self.min_length]
+        if self.ngrams == (1, 1) and self.char_ngrams is None:
+            return cut
+        found = word_runs(cut, *self.ngrams)
+        if self.char_ngrams is not None:
+            found += character_runs(cut, *self.char_ngrams)
+        return found
 
-    @property
-    def feature_names(self) -> list[str]:
-        """The words, in feature order."""
-        return [str(word) for word in self._fitted().get_feature_names_out()]
+
+def buckets(terms: Iterable[str], number: int) -> np.ndarray:
+    """int64 [n]: the feature that each term is hashed to, of ``number``.
+
+    CRC-32 of its UTF-8 bytes, mixed by the finaliser of MurmurHash3 (public domain) as CRC-32 is
+    linear, and scaled. It is the same on every machine and in every version of Python.
+    """
+    x = np.array([zlib.crc32(term.encode()) for term in terms], np.uint64)
+    mask = np.uint64(0xFFFFFFFF)
+    x = ((x ^ (x >> np.uint64(16))) * np.uint64(0x85EBCA6B)) & mask
+    x = ((x ^ (x >> np.uint64(13))) * np.uint64(0xC2B2AE35)) & mask
+    x ^= x >> np.uint64(16)
+    return np.asarray((x * np.uint64(number)) >> np.uint64(32)).astype(np.int64)
+
+
+class Vectorizer:
+    """TF-IDF rows of unit length.
+
+    Args:
+        settings: how a text is cut and weighed.
+        documents: n, the number of fitted texts.
+        counts: int64 [V], the number of them with each feature.
+        names: the V terms in feature order; None where terms are hashed.
+    """
+
+    def __init__(
+        self, settings: TextSettings, documents: int, counts: np.ndarray, names: list[str] | None
+    ) -> None:
+        assert (names is None) == (settings.hash is not None)
+        self.settings, self.documents, self.counts, self.names = settings, documents, counts, names
+        self._idf = np.log((1 + documents) / (1 + counts.astype(np.float64))) + 1
+        # A bucket that too few fitted texts fell into is a feature that nothing was learnt of.
+        self._idf[counts < settings.min_df] = 0
+        self._known = None if names is None else dict(zip(names, range(len(names)), strict=True))
 
     @property
     def num_features(self) -> int:
-        return len(self._fitted().vocabulary)
+        return len(self.counts)
+
+    def transform(self, texts: Iterable[str]) -> Csr:
+        """One row a text; a text without a known term gives an empty row.
+
+        Returns:
+            Csr [texts, V], float32 values.
+        """
+        parts = [self._rows(lengths, ids) for lengths, ids in self._found(texts)]
+        return (
+            stacked(parts, self.num_features)
+            if parts
+            else Csr.from_lists([], self.num_features, [])
+        )
+
+    def _found(self, texts: Iterable[str]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """(terms of each text, the features of all), some texts at a time; -1 is no feature."""
+        lengths: list[int] = []
+        held: array[int] | list[str] = array("q") if self._known is not None else []
+        for text in texts:
+            terms = self.settings.terms(text)
+            lengths.append(len(terms))
+            # A list of all terms would take some ten times the memory of their numbers.
+            held.extend(
+                terms if self._known is None else map(self._known.get, terms, repeat(-1))  # type: ignore[arg-type]
+            )
+            if len(held) >= _TERMS:
+                yield lengths, self._features(held)
+                lengths, held = [], held[:0]
+        if lengths:
+            yield lengths, self._features(held)
+
+    def _features(self, held: array[int] | list[str]) -> np.ndarray:
+        if isinstance(held, list):
+            return buckets(held, self.num_features)
+        return np.array(held, np.int64)
+
+    def _rows(self, lengths: list[int], ids: np.ndarray) -> Csr:
+        keys = np.repeat(np.arange(len(lengths)), lengths) * self.num_features + ids
+        keys = np.sort(keys[(ids >= 0) & (self._idf[ids] > 0)])
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        found = np.diff(starts, append=len(keys)).astype(np.float64)
+        row, ids = np.divmod(keys[starts], self.num_features)
+        values = (1 + np.log(found) if self.settings.sublinear_tf else found) * self._idf[ids]
+        length = np.sqrt(np.bincount(row, values**2, minlength=len(lengths)))
+        offsets = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(np.bincount(row, minlength=len(lengths)), out=offsets[1:])
+        weights = (values / length[row]).astype(np.float32)
+        return Csr(offsets, ids.astype(np.int32), weights, self.num_features)
+
+    # ---- files ----------------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        """The fitted vectoriser as a JSON text."""
+        """What ``vectorizer.json`` holds."""
         record = {
             "format_version": FORMAT_VERSION,
             "settings": self.settings.model_dump(),
-            "vocabulary": self.feature_names,
-            # A float32 widened to a double prints and reads back exactly.
-            "idf": [float(weight) for weight in self._fitted().idf_],
+            "documents": self.documents,
+            "document_counts": self.counts.tolist(),
         }
-        return json.dumps(record, ensure_ascii=False)
+        return json.dumps(record) + "\n"
+
+    def write(self, writer: DataSetWriter) -> None:
+        """Adds its files to a data set in the making."""
+        writer.write_text_file(VECTORIZER, self.to_json())
+        if self.names is not None:
+            writer.write_feature_names(self.names)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes its files into a folder."""
+        folder = Path(folder)
+        (folder / VECTORIZER).write_text(self.to_json(), encoding="utf-8")
+        if self.names is not None:
+            text = "".join(f"{name}\n" for name in self.names)
+            (folder / FEATURE_NAMES).write_text(text, encoding="utf-8", newline="\n")
 
     @classmethod
-    def from_json(cls, text: str, *, source: str = "vectoriser") -> Self:
-        """The vectoriser that ``to_json`` wrote.
-
-        Args:
-            text: the JSON text.
-            source: what to call it in an error message, usually the file's path.
+    def load(cls, folder: str | Path) -> Self:
+        """The vectoriser of a data set or of an exported model.
 
         Raises:
-            DataSetError: the text is damaged, or of a format this version does not know.
+            DataSetError: there is none, or it is damaged or of another version.
         """
+        file = Path(folder) / VECTORIZER
         try:
-            record = parse_json(text)
-        except ValueError as error:
-            raise DataSetError(f"{source} is not valid JSON ({error}); write it anew") from error
-        version = record.get("format_version") if isinstance(record, dict) else None
-        if version != FORMAT_VERSION:
+            record = parse_json(file.read_bytes())
+        except FileNotFoundError as error:
             raise DataSetError(
-                f"{source} has format_version {version!r}, but this version of ray_xml reads"
-                f" {FORMAT_VERSION}; prepare the data set anew"
-            )
-        try:
-            vectorizer = cls(TextSettings.model_validate(record["settings"]))
-            vocabulary = record["vocabulary"]
-            idf = np.array(record["idf"], np.float32)
-        except (KeyError, TypeError, ValueError, OverflowError, ValidationError) as error:
-            raise DataSetError(
-                f"{source} is damaged ({error}); prepare the data set anew"
+                f"{folder} has no {VECTORIZER}, so it does not say how texts become features: give "
+                "features instead, or make the data set with `ray-xml prepare text`"
             ) from error
-        sound = (
-            isinstance(vocabulary, list)
-            and all(isinstance(word, str) for word in vocabulary)
-            and len(set(vocabulary)) == len(vocabulary) > 0
-            and idf.shape == (len(vocabulary),)
-            and bool(np.isfinite(idf).all())
-        )
-        if not sound:
+        except (OSError, ValueError) as error:
             raise DataSetError(
-                f"{source} is damaged: it needs a list of different words and one finite idf"
-                " weight for each; prepare the data set anew"
+                f"the vectoriser {file} cannot be read ({error}); prepare the data set anew"
+            ) from error
+        version = record.get("format_version") if isinstance(record, dict) else None
+        if type(version) is not int or version != FORMAT_VERSION:
+            raise DataSetError(
+                f"the vectoriser {file} is not of format_version {FORMAT_VERSION}, which this "
+                "version of ray_xml reads; prepare the data set anew"
             )
-        vectorizer._set(vocabulary, idf)
-        return vectorizer
-
-    def save(self, path: str | Path) -> None:
-        """Writes ``to_json`` to a file."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Reads a file that ``save`` wrote.
-
-        Raises:
-            DataSetError: the file is missing or damaged.
-        """
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataSetError(f"cannot read the vectoriser {path}: {error}") from error
-        return cls.from_json(text, source=str(path))
+            settings = TextSettings.model_validate(record["settings"])
+            documents = count_of(record["documents"])
+            given = record["document_counts"]
+            if not isinstance(given, list):
+                raise ValueError("document_counts is no list")
+            counts = np.array([count_of(one, documents) for one in given], np.int64)
+        except (KeyError, TypeError, ValueError, ValidationError) as error:
+            raise _damaged(file, str(error)[:300]) from error
+        if not 0 < len(counts) < 2**31:
+            raise _damaged(file, f"{len(counts):,} features")
+        if settings.hash is not None:
+            if settings.hash != len(counts):
+                raise _damaged(file, f"{len(counts):,} counts for {settings.hash:,} features")
+            return cls(settings, documents, counts, None)
+        return cls(settings, documents, counts, _names(file.with_name(FEATURE_NAMES), len(counts)))
 
-    def _analyse(self, text: str) -> list[str]:
-        return [word for word in words(text) if len(word) >= self.settings.min_length]
 
-    def _new_model(self, **options: Any) -> Any:
-        return TfidfVectorizer(
-            analyzer=self._analyse,
-            sublinear_tf=self.settings.sublinear_tf,
-            smooth_idf=True,
-            norm="l2",
-            dtype=np.float32,
-            **options,
-        )
+def _names(file: Path, count: int) -> list[str]:
+    """The terms of features.txt, ``count`` different ones."""
+    try:
+        # Not splitlines(): it would also split at characters that names may hold.
+        names = file.read_bytes().decode("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(file, str(error)) from error
+    if names.pop() or len(names) != count or len(set(names)) != count:
+        raise _damaged(file, f"it should have {count:,} different terms, one a line")
+    return names
 
-    def _set(self, vocabulary: list[str], idf: np.ndarray) -> None:
-        # A fitted vectoriser is rebuilt just as a loaded one is, so that both take one path.
-        self._model = self._new_model(vocabulary={word: i for i, word in enumerate(vocabulary)})
-        self._model.idf_ = idf
 
-    def _fitted(self) -> Any:
-        assert self._model is not None, "fit or load the vectoriser first"
-        return self._model
+def _damaged(file: Path, what: str) -> DataSetError:
+    return DataSetError(f"the vectoriser {file} is damaged: {what}; prepare the data set anew")

@@ -7,6 +7,8 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from ray_xml.text_cli import add_columns, columns
+
 if TYPE_CHECKING:
     from ray_xml.cluster.predict import Crews
 
@@ -26,8 +28,11 @@ def add_use_commands(commands: argparse._SubParsersAction[argparse.ArgumentParse
     predict = commands.add_parser("predict", help="labels for documents")
     predict.add_argument("run", help=_RUN)
     predict.add_argument(
-        "data", help="data-set folder, XC file, .parquet or .arrow file, or a folder of these"
+        "data",
+        help="data-set folder, XC file, .parquet or .arrow file, or a folder of these; with --text "
+        "a .csv, .jsonl, .parquet or .txt file of texts",
     )
+    add_columns(predict, required=False)
     predict.add_argument("--split", default="test", help="of a data-set folder")
     predict.add_argument("--top-k", type=positive, default=5)
     predict.add_argument(
@@ -156,12 +161,26 @@ def _predict(options: argparse.Namespace) -> int:
             f"--out {options.out or 'is not set'}: on Ray, predictions go into a folder of Parquet "
             "parts; give --out FOLDER"
         )
+    if _on_ray(options) and options.text:
+        from ray_xml.errors import ConfigError
+
+        raise ConfigError(
+            "--text: texts are predicted by one process; leave out --workers, --label-shards, "
+            "--address and RAY_ADDRESS"
+        )
     if _on_ray(options):
         return _predict_parts(options)
     predictor = Predictor.load(local_run(options.run))
     names = _label_names(options.run, predictor.config.data)
     with sink(options.out, names) as target:
-        given = documents(options.data, options.split, predictor.num_features)
+        if options.text:
+            from ray_xml.predict_text import text_documents, vectorizer_of
+
+            run, width = local_run(options.run), predictor.num_features
+            vectorizer = vectorizer_of(run, predictor.config.data, width)
+            given = text_documents(options.data, columns(options), vectorizer)
+        else:
+            given = documents(options.data, options.split, predictor.num_features)
         count = predict_to(predictor, given, target, top=options.top_k)
     if options.out:
         print(f"{options.out}: {count:,} documents")

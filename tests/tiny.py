@@ -24,7 +24,8 @@ from ray_xml.run_folder import RunFolder
 from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
 from ray_xml.store_write import DataSetWriter
-from ray_xml.text import TextSettings, TextVectorizer
+from ray_xml.text import TextSettings
+from ray_xml.text_fit import fit
 from ray_xml.training import Training
 
 DOCUMENTS, FEATURES, LABELS, DIM = 24, 14, 6, 4
@@ -107,9 +108,7 @@ def _make_data(path: Path) -> None:
                 )
         writer.write_label_names([f"label {i} ü" for i in range(LABELS)])
         texts = [f"{'word' * 3} w{i:02d} w{(i + 1) % 13:02d}" for i in range(13)]
-        vectorizer = TextVectorizer(TextSettings(min_df=1)).fit(texts)
-        writer.write_feature_names(vectorizer.feature_names)
-        writer.write_text_file("vectorizer.json", vectorizer.to_json())
+        fit(texts, TextSettings(min_df=1)).write(writer)
         titles = (f'{{"name": "d{i}", "summary": "s"}}\n' for i in range(DOCUMENTS - 18))
         writer.write_text_file("test_documents.jsonl", "".join(titles))
 

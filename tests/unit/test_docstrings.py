@@ -14,7 +14,7 @@ from ray_xml.calls import Document
 from ray_xml.docstrings import DEFAULT_PACKAGES, collect, prepare_docstrings, split
 from ray_xml.errors import ConfigError, DataSetError
 from ray_xml.store import DataSet
-from ray_xml.text import TextVectorizer
+from ray_xml.text import Vectorizer
 
 
 def make_site(folder: Path) -> Path:
@@ -162,7 +162,7 @@ def test_prepare_writes_a_data_set(tmp_path: Path) -> None:
 
     # The stored vectoriser and test documents belong to the stored rows.
     documents = {d.name: d for d in collect(("joblib", "click"), processes=1).documents}
-    vectorizer = TextVectorizer.load(tmp_path / "set" / "vectorizer.json")
+    vectorizer = Vectorizer.load(tmp_path / "set")
     lines = (tmp_path / "set" / "test_documents.jsonl").read_text().splitlines()
     assert len(lines) == result.test
     shown = [json.loads(line) for line in lines]

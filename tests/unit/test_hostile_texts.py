@@ -21,7 +21,7 @@ from ray_xml.json_text import count_of, parse_json, shown
 from ray_xml.npy_file import map_npy
 from ray_xml.run_config import RunConfig
 from ray_xml.sparse import Csr
-from ray_xml.text import TextVectorizer
+from ray_xml.text import Vectorizer
 from ray_xml.token_table import token_table
 from ray_xml.yaml_text import MOST_BYTES, parse_yaml
 
@@ -202,19 +202,24 @@ def test_npy_files_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"idf": [10**400]},
-        {"idf": [float("inf")]},
-        {"idf": [[1.0]]},
-        {"vocabulary": ["a", "a"]},
-        {"vocabulary": [1]},
+        {"document_counts": [10**400]},
+        {"document_counts": [float("inf")]},
+        {"document_counts": [[1]]},
+        {"document_counts": [1, 1]},
+        {"documents": "many"},
+        {"settings": {"hash": 2**31 - 1}},
         {"settings": {"min_df": -1}},
         {"format_version": 10**400},
     ],
 )
-def test_a_hostile_vectoriser_is_told(change: dict[str, Any]) -> None:
-    good = {"format_version": 1, "settings": {}, "vocabulary": ["a"], "idf": [1.0]}
-    assert TextVectorizer.from_json(json.dumps(good)).num_features == 1
+def test_a_hostile_vectoriser_is_told(tmp_path: Path, change: dict[str, Any]) -> None:
+    good = {"format_version": 2, "settings": {}, "documents": 3, "document_counts": [2]}
+    (tmp_path / "features.txt").write_text("a\n")
+    (tmp_path / "vectorizer.json").write_text(json.dumps(good))
+    assert Vectorizer.load(tmp_path).num_features == 1
+    (tmp_path / "vectorizer.json").write_text(json.dumps(good | change))
     with pytest.raises(RayXmlError, match="vectoriser"):
-        TextVectorizer.from_json(json.dumps(good | change))
+        Vectorizer.load(tmp_path)
+    (tmp_path / "vectorizer.json").write_text("[" * 100_000)
     with pytest.raises(RayXmlError, match="nested too deep"):
-        TextVectorizer.from_json("[" * 100_000)
+        Vectorizer.load(tmp_path)
