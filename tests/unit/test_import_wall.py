@@ -112,6 +112,7 @@ LAYERS = [
     ["ray_xml.prepare_text"],
     ["ray_xml.prepare_lf"],
     ["ray_xml.predict_inputs", "ray_xml.predict_parts"],
+    ["ray_xml.predict_blocks"],
     # What the method is made of; these do not know each other.
     [
         "ray_xml.encoder",
