@@ -15,6 +15,7 @@ from ray_xml import __version__
 from ray_xml.data_cli import add_data_commands
 from ray_xml.errors import RayXmlError
 from ray_xml.plan_cli import add_plan
+from ray_xml.report_cli import add_report
 from ray_xml.status_cli import add_status
 from ray_xml.tune_cli import add_tune
 from ray_xml.use_cli import add_use_commands, positive
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_status(commands)
     add_use_commands(commands)
+    add_report(commands)
 
     examples = commands.add_parser("examples", help="show some documents with their predictions")
     examples.add_argument("run", help="a run folder")

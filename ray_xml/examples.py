@@ -12,6 +12,7 @@ from ray_xml.errors import DataSetError
 from ray_xml.json_text import parse_json
 from ray_xml.predictor import Predictor
 from ray_xml.run_url import local_run
+from ray_xml.store import DataSet
 
 _TOP = 5
 
@@ -19,13 +20,13 @@ _TOP = 5
 def examples(run: str, split: str, count: int, *, seed: int) -> Iterator[str]:
     """``count`` documents drawn at random, each as a few lines of text.
 
-    A data set may carry ``<split>_documents.jsonl`` with a ``name`` and ``summary`` a document.
+    Their names and summaries are shown where the data set has them, see ``Titles``.
     """
     predictor = Predictor.load(local_run(run))
     data = open_data(predictor.config.data)
     documents = data.split(split)
     names = data.label_names()
-    lines = _lines(data.path / f"{split}_documents.jsonl", documents.num_documents)
+    titles = Titles.of(data, split)
     count = min(count, documents.num_documents)
     rows = np.random.default_rng(seed).choice(documents.num_documents, count, replace=False)
     chosen = predictor.predict(documents.features.take(rows), _TOP)
@@ -36,8 +37,9 @@ def examples(run: str, split: str, count: int, *, seed: int) -> Iterator[str]:
 
     for place, row in enumerate(rows):
         text = [f"document {row}"]
-        if lines is not None:
-            text = _title(lines[row], f"{data.path}/{split}_documents.jsonl: line {row + 1}")
+        if titles is not None:
+            name, summary = titles.at(int(row))
+            text = [name, f"    “{summary}”"]
         true = set(truth.slice(place, place + 1).packed().ids.tolist())
         for label, score in zip(chosen.labels[place], chosen.scores[place], strict=True):
             if label >= 0:
@@ -48,28 +50,48 @@ def examples(run: str, split: str, count: int, *, seed: int) -> Iterator[str]:
         yield "\n".join(text)
 
 
-def _lines(titles: Path, documents: int) -> list[str] | None:
-    """A line a document, or None where there is no such file."""
-    if not titles.is_file():
-        return None
-    try:
-        lines = titles.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataSetError(f"{titles} cannot be read ({error}): prepare the data again") from error
-    if len(lines) != documents:
-        raise DataSetError(
-            f"{titles} has {len(lines):,} lines for {documents:,} documents: prepare the data again"
-        )
-    return lines
+class Titles:
+    """What a data set says of a split's documents in words: ``<split>_documents.jsonl``, with a
+    ``name`` and a ``summary`` a document."""
 
+    def __init__(self, file: Path, lines: list[str]) -> None:
+        self._file, self._lines = file, lines
 
-def _title(line: str, place: str) -> list[str]:
-    try:
-        title = parse_json(line)
-        name, summary = title["name"], title["summary"]
-        if not (isinstance(name, str) and isinstance(summary, str)):
-            raise TypeError("no texts")
-        return [name, f"    “{summary}”"]
-    except (KeyError, TypeError, ValueError) as error:
-        what = "no JSON object with a name and a summary: prepare the data again"
-        raise DataSetError(f"{place}: {what}") from error
+    @staticmethod
+    def of(data: DataSet, split: str) -> Titles | None:
+        """Those of a split, or None where there is no such file.
+
+        Raises:
+            DataSetError: the file is damaged.
+        """
+        titles, documents = data.path / f"{split}_documents.jsonl", data.split(split).num_documents
+        if not titles.is_file():
+            return None
+        try:
+            lines = titles.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataSetError(
+                f"{titles} cannot be read ({error}): prepare the data again"
+            ) from error
+        if len(lines) != documents:
+            raise DataSetError(
+                f"{titles} has {len(lines):,} lines for {documents:,} documents: "
+                "prepare the data again"
+            )
+        return Titles(titles, lines)
+
+    def at(self, row: int) -> tuple[str, str]:
+        """(name, summary) of a document.
+
+        Raises:
+            DataSetError: its line is damaged.
+        """
+        try:
+            title = parse_json(self._lines[row])
+            name, summary = title["name"], title["summary"]
+            if not (isinstance(name, str) and isinstance(summary, str)):
+                raise TypeError("no texts")
+            return name, summary
+        except (KeyError, TypeError, ValueError) as error:
+            what = "no JSON object with a name and a summary: prepare the data again"
+            raise DataSetError(f"{self._file}: line {row + 1}: {what}") from error

@@ -65,7 +65,7 @@ def frequency_bins(label_counts: np.ndarray) -> np.ndarray:
     return bins[label_to_value].astype(np.int8)
 
 
-class _Row(IntEnum):
+class Row(IntEnum):
     """Rows of the table of sums [rows, C]; the first three are correct predictions by bin."""
 
     HITS_HEAD = 0
@@ -106,7 +106,7 @@ class MetricSums:
         self.ks = tuple(ks)
         # All state is one vector [documents, true pairs by bin, table row by row], so that
         # merging, sending and restoring cannot forget a part.
-        self._sums = np.zeros(1 + len(BINS) + len(_Row) * len(ks), np.float64)
+        self._sums = np.zeros(1 + len(BINS) + len(Row) * len(ks), np.float64)
 
     @property
     def documents(self) -> int:
@@ -119,7 +119,7 @@ class MetricSums:
 
     @property
     def _table(self) -> np.ndarray:
-        return self._sums[1 + len(BINS) :].reshape(len(_Row), len(self.ks))
+        return self._sums[1 + len(BINS) :].reshape(len(Row), len(self.ks))
 
     def update(self, predicted_BK: np.ndarray, label_rows: Csr) -> None:
         """Adds a block of documents.
@@ -136,43 +136,41 @@ class MetricSums:
                 a document within the positions read, or a row of ``label_rows`` is unsorted.
         """
         rows = label_rows.packed()
+        self._table[:] += self.contributions(predicted_BK, rows).sum(1)
+        self._pairs[:] += np.bincount(self.bin_of_label[rows.ids], minlength=len(BINS))
+        self._sums[0] += rows.num_rows
+
+    def contributions(self, predicted_BK: np.ndarray, label_rows: Csr) -> np.ndarray:
+        """What each document adds to the table of sums; arguments and errors are those of
+        ``update``.
+
+        Returns:
+            float64 [rows of the table, B, C].
+        """
+        rows = label_rows.packed()
         true_ids = np.asarray(rows.ids, np.int64)
         top_BK = self._checked_top(predicted_BK, rows, true_ids)
-        width, num_labels = max(self.ks), rows.num_columns
-
-        # (document, label) as one ascending integer key: membership is one binary search.
-        true_rows = rows.row_of_entry()
-        true_keys = true_rows * num_labels + true_ids
-        if (np.diff(true_keys) <= 0).any():
-            raise ValueError("label_rows has a row whose ids are not strictly ascending")
-        keys_BK = np.arange(rows.num_rows)[:, None] * num_labels + top_BK
-        # The sentinel stops the search at the last key; the key of -1 is that of the previous
-        # document's last label, hence the second condition.
-        places_BK = np.searchsorted(true_keys, keys_BK)
-        hits_BK = (np.append(true_keys, -1)[places_BK] == keys_BK) & (top_BK >= 0)
-        hit_ids = top_BK[hits_BK]
-        gains_BK = np.zeros(top_BK.shape)
-        gains_BK[hits_BK] = self.inverse_propensities[hit_ids]
+        width, true_rows = max(self.ks), rows.row_of_entry()
+        hits_BK = hits(top_BK, rows)
+        gains_BK = np.where(hits_BK, self.inverse_propensities[top_BK], 0.0)
         best_BK = self._best_gains(rows, true_rows, true_ids)
 
         cut = np.array(self.ks) - 1
         discount_K = 1.0 / np.log2(np.arange(width) + 2.0)
         true_B = np.maximum(rows.counts, 1)[:, None]  # 1: a document without labels scores 0 / 1
         norm_BC = np.cumsum(discount_K)[np.minimum(cut, true_B - 1)]
-        bin_and_place = self.bin_of_label[hit_ids].astype(np.int64) * width + np.nonzero(hits_BK)[1]
-        hits_by_bin = np.bincount(bin_and_place, minlength=len(BINS) * width)
-        table = self._table
-        table[: len(BINS)] += hits_by_bin.reshape(len(BINS), width).cumsum(1)[:, cut]
-        table[_Row.RECALL] += (hits_BK.cumsum(1)[:, cut] / true_B).sum(0)
-        table[_Row.NDCG] += ((hits_BK * discount_K).cumsum(1)[:, cut] / norm_BC).sum(0)
+        table = np.empty((len(Row), rows.num_rows, len(cut)))
+        for b in range(len(BINS)):
+            table[b] = (hits_BK & (self.bin_of_label[top_BK] == b)).cumsum(1)[:, cut]
+        table[Row.RECALL] = hits_BK.cumsum(1)[:, cut] / true_B
+        table[Row.NDCG] = (hits_BK * discount_K).cumsum(1)[:, cut] / norm_BC
         for gains, psp, psndcg in (
-            (gains_BK, _Row.PSP, _Row.PSNDCG),
-            (best_BK, _Row.PSP_BEST, _Row.PSNDCG_BEST),
+            (gains_BK, Row.PSP, Row.PSNDCG),
+            (best_BK, Row.PSP_BEST, Row.PSNDCG_BEST),
         ):
-            table[psp] += gains.sum(0).cumsum()[cut]
-            table[psndcg] += ((gains * discount_K).cumsum(1)[:, cut] / norm_BC).sum(0)
-        self._pairs[:] += np.bincount(self.bin_of_label[true_ids], minlength=len(BINS))
-        self._sums[0] += rows.num_rows
+            table[psp] = gains.cumsum(1)[:, cut]
+            table[psndcg] = (gains * discount_K).cumsum(1)[:, cut] / norm_BC
+        return table
 
     def _checked_top(self, predicted_BK: np.ndarray, rows: Csr, true_ids: np.ndarray) -> np.ndarray:
         """int64 [B, max(ks)]: the positions that count, -1 past the end, inputs checked."""
@@ -239,10 +237,10 @@ class MetricSums:
         hits, documents = table[: len(BINS)], self._sums[:1]
         columns = {
             ("P", ""): _ratio(hits.sum(0), cut * documents),
-            ("nDCG", ""): _ratio(table[_Row.NDCG], documents),
-            ("PSP", ""): _ratio(table[_Row.PSP], table[_Row.PSP_BEST]),
-            ("PSnDCG", ""): _ratio(table[_Row.PSNDCG], table[_Row.PSNDCG_BEST]),
-            ("R", ""): _ratio(table[_Row.RECALL], documents),
+            ("nDCG", ""): _ratio(table[Row.NDCG], documents),
+            ("PSP", ""): _ratio(table[Row.PSP], table[Row.PSP_BEST]),
+            ("PSnDCG", ""): _ratio(table[Row.PSNDCG], table[Row.PSNDCG_BEST]),
+            ("R", ""): _ratio(table[Row.RECALL], documents),
         }
         for b, name in enumerate(BINS):
             columns["P", f"/{name}"] = _ratio(hits[b], cut * documents)
@@ -252,6 +250,28 @@ class MetricSums:
             for (metric, suffix), values in columns.items()
             for k, value in zip(self.ks, values, strict=True)
         }
+
+
+def hits(labels_BK: np.ndarray, label_rows: Csr) -> np.ndarray:
+    """Which predictions are right, bool [B, K].
+
+    Args:
+        labels_BK: integer [B, K], label ids, -1 = nothing.
+        label_rows: [B, L], the true labels.
+
+    Raises:
+        ValueError: a row of ``label_rows`` is unsorted.
+    """
+    rows = label_rows.packed()
+    # (document, label) as one ascending integer key: membership is one binary search.
+    true_keys = rows.row_of_entry() * rows.num_columns + rows.ids
+    if (np.diff(true_keys) <= 0).any():
+        raise ValueError("label_rows has a row whose ids are not strictly ascending")
+    keys_BK = np.arange(rows.num_rows)[:, None] * rows.num_columns + labels_BK
+    # The sentinel stops the search at the last key; the key of -1 is that of the previous
+    # document's last label, hence the second condition.
+    found = np.append(true_keys, -1)[np.searchsorted(true_keys, keys_BK)] == keys_BK
+    return np.asarray(found & (labels_BK >= 0))
 
 
 def _ratio(top_C: np.ndarray, bottom: np.ndarray) -> np.ndarray:

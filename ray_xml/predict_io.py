@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_xml.errors import ConfigError
+from ray_xml.predict_blocks import blocks
 from ray_xml.predict_documents import Predictions, at_least
-from ray_xml.predict_inputs import blocks, cut, find_inputs
+from ray_xml.predict_inputs import cut, find_inputs
 from ray_xml.predict_table import schema, table
 from ray_xml.predictor import Predictor
 from ray_xml.sparse import Csr

@@ -4,10 +4,11 @@ parallel coordinates, one axis a searched key, one line a trial."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
+from ray_xml import svg
 from ray_xml.run_text import counted
 from ray_xml.search_log import TrialRecord
+from ray_xml.svg import Point
 from ray_xml.tune_config import Domain
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT = 900, 280, 60, 40
@@ -96,28 +97,23 @@ def _limits(shown: Sequence[TrialRecord], *, of_best: bool = False) -> tuple[flo
         values = [one.best for one in shown if one.best is not None]
     else:
         values = [point.value for one in shown for point in one.points]
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    return svg.limits(values)
 
 
-def _drawn(one: TrialRecord, points: list[tuple[float, float]], best: int, *, dots: bool) -> str:
+def _drawn(one: TrialRecord, points: list[Point], best: int, *, dots: bool) -> str:
     colour = _BEST if one.number == best else _DEFAULT if one.number == 0 else _GREY
-    marks = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>' for x, y in points]
+    marks = [svg.circle(point, 2.5, fill=colour) for point in points]
     line = _line(points, colour, 2.5 if one.number in (best, 0) else 1.2)
-    title = f"<title>trial {one.number}: {one.best:.2f}, {one.status}</title>"
-    return f"<g>{title}{line}{''.join(marks if dots else [])}</g>"
+    title = svg.title(f"trial {one.number}: {one.best:.2f}, {one.status}")
+    return svg.tag("g", title, line, *(marks if dots else []))
 
 
-def _line(points: list[tuple[float, float]], colour: str, width: float) -> str:
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}"/>'
+def _line(points: list[Point], colour: str, width: float) -> str:
+    return svg.line(points, stroke=colour, stroke_width=width)
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 11) -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}">'
-        f"{escape(text)}</text>"
-    )
+    return svg.text((x, y), text, anchor, font_size=size)
 
 
 def _short(value: object) -> str:

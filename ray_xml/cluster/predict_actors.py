@@ -29,8 +29,9 @@ from ray_xml.data_url import open_data
 from ray_xml.errors import DataSetError, InputError, LostError
 from ray_xml.label_search import Found
 from ray_xml.model_place import ModelPlace
+from ray_xml.predict_blocks import Documents, blocks
 from ray_xml.predict_documents import BLOCK, DocumentSide, Predictions
-from ray_xml.predict_inputs import Documents, Part, blocks
+from ray_xml.predict_inputs import Part
 from ray_xml.predict_parts import PartsFolder
 from ray_xml.predict_shard import ModelShard
 from ray_xml.predict_table import schema, table

@@ -11,7 +11,10 @@ from random import Random
 
 import mutations
 import numpy as np
-from fuzz_targets import DATA_TEXTS, EXPORT_FILES, RUN_FILES
+import pyarrow as pa
+import pyarrow.csv as pcsv
+import pyarrow.parquet as pq
+from fuzz_targets import DATA_TEXTS, EXPORT_FILES, RUN_FILES, TEXT_ENDINGS
 from tiny import DIM, FEATURES, XC, Artefacts
 
 from ray_xml.checkpoint import folder_of
@@ -25,6 +28,9 @@ MUTATIONS = {
     ".arrow": mutations.numbers,
     ".npy": mutations.noise,
     ".txt": mutations.lines,
+    ".csv": mutations.lines,
+    ".tsv": mutations.lines,
+    ".parquet": mutations.noise,
 }
 # Those whose first byte does not choose a file.
 _ONE_KIND = {
@@ -44,7 +50,12 @@ _ONE_KIND = {
     "storage": mutations.json_text,
     "compact": mutations.safetensors,
 }
-_BY_FILE = {"data_texts": DATA_TEXTS, "run_files": RUN_FILES, "export": EXPORT_FILES}
+_BY_FILE = {
+    "data_texts": DATA_TEXTS,
+    "run_files": RUN_FILES,
+    "export": EXPORT_FILES,
+    "text_files": TEXT_ENDINGS,
+}
 NAMES_OF_TARGETS = tuple(sorted([*_ONE_KIND, *_BY_FILE]))
 
 
@@ -55,7 +66,7 @@ def mutated(target: str, data: bytes, random: Random) -> bytes:
         choice = bytes([random.randrange(256)])
     if target in _BY_FILE:
         files = _BY_FILE[target]
-        change = MUTATIONS[Path(files[choice[0] % len(files)]).suffix]
+        change = MUTATIONS[Path("x" + files[choice[0] % len(files)]).suffix]
     else:
         change = _ONE_KIND[target]
     return choice + change(content, random)
@@ -91,6 +102,8 @@ def seeds(target: str, made: Artefacts) -> list[bytes]:
         return [bytes([i]) + (made.data / f"{s}.arrow").read_bytes() for i, s in _SPLITS]
     if target == "data_texts":
         return [bytes([i]) + (made.data / name).read_bytes() for i, name in enumerate(DATA_TEXTS)]
+    if target == "text_files":
+        return [bytes([place]) + content for place, content in enumerate(_text_files())]
     if target == "vectorizer":
         return [b"\0" + (made.data / "vectorizer.json").read_bytes()]
     if target == "token_table":
@@ -126,3 +139,31 @@ def seeds(target: str, made: Artefacts) -> list[bytes]:
 
 
 _SPLITS = ((0, "train"), (1, "test"))
+
+
+def _text_files() -> list[bytes]:
+    """The same texts in each of the kinds of ``TEXT_ENDINGS``."""
+    rows = [
+        {
+            "key": f"k{i}",
+            "title": f"red Größe w{i % 4}",
+            "body": "blue\n",
+            "tags": ["x", f"y{i % 3}"],
+        }
+        for i in range(9)
+    ]
+    table = pa.Table.from_pylist(rows)
+    found = []
+    for ending in TEXT_ENDINGS:
+        file = io.BytesIO()
+        if ending == ".jsonl":
+            file.writelines(json.dumps(row).encode() + b"\n" for row in rows)
+        elif ending == ".parquet":
+            pq.write_table(table, file)
+        else:
+            joined = pa.array([";".join(row["tags"]) for row in rows])
+            flat = table.set_column(table.schema.get_field_index("tags"), "tags", joined)
+            delimiter = "," if ending == ".csv" else "\t"
+            pcsv.write_csv(flat, file, pcsv.WriteOptions(delimiter=delimiter))
+        found.append(file.getvalue())
+    return found

@@ -33,6 +33,8 @@ from ray_xml.neighbors import Neighbors
 from ray_xml.predict_io import documents, predict_to, sink
 from ray_xml.predictor import Predictions, Predictor
 from ray_xml.prepare import prepare_xc
+from ray_xml.prepare_text import prepare_text
+from ray_xml.row_files import Columns
 from ray_xml.run_config import RunConfig, check_data
 from ray_xml.run_folder import RunFolder
 from ray_xml.run_records import read_event
@@ -42,7 +44,7 @@ from ray_xml.run_text import describe_epoch, describe_event
 from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
 from ray_xml.store_meta import DataSetMeta
-from ray_xml.text import Vectorizer
+from ray_xml.text import TextSettings, Vectorizer
 from ray_xml.token_table import token_table
 from ray_xml.xc_io import open_xc
 
@@ -53,6 +55,9 @@ DATA_TEXTS = ("labels.txt", "test_documents.jsonl")
 
 class FindingError(Exception):
     """An entry point returned, but not what it may return."""
+
+
+TEXT_ENDINGS = (".csv", ".jsonl", ".tsv", ".parquet")
 
 
 class Targets:
@@ -116,6 +121,30 @@ class Targets:
         out = self._scratch / "prepared"
         if _prepare(*paths[:2], out, paths[2]):
             self._use_data_set(out)
+
+    def text_files(self, data: bytes) -> None:
+        """A file of texts of some kind, through to an opened data set with a vectoriser."""
+        ending = TEXT_ENDINGS[(data[:1] or b"\0")[0] % len(TEXT_ENDINGS)]
+        path, out = self._scratch / f"texts{ending}", self._scratch / "prepared"
+        path.write_bytes(data[1:])
+        columns = Columns(("title", "body"), "tags", ";", id="key")
+        settings = TextSettings(min_df=1, ngrams=(1, 2))
+        try:
+            prepare_text(
+                [path],
+                out,
+                columns=columns,
+                test=0.5,
+                settings=settings,
+                allow_empty=len(data) % 2 == 0,
+                overwrite=True,
+                processes=1,
+            )
+            rows = Vectorizer.load(out).transform(["red blue", "ﬁne"])
+        except RayXmlError:
+            return
+        rows.check("rows")
+        self._use_data_set(out)
 
     def config(self, data: bytes) -> None:
         """A YAML file, with overrides behind NULs."""
@@ -407,7 +436,7 @@ _EXPECTED = {
     "data", "run", "exported", "cache", "prepared", "outer", "a.txt", "b.txt", "packed.gz",
     "packed.xz", "plain.txt", "train.txt", "test.txt", "names.txt", "config.yaml", "documents.txt",
     "out.jsonl", "out.npz", "out.parquet", "vectorizer.json", "tokens.npy", "neighbors.safetensors",
-    "model.safetensors", "features.txt",
+    "model.safetensors", "features.txt", *(f"texts{ending}" for ending in TEXT_ENDINGS),
 }  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from made import random_csr
 from small_sets import assert_same
 
 from ray_xml.errors import DataSetError, InputError
-from ray_xml.predict_inputs import Documents, blocks, cut, find_inputs
+from ray_xml.predict_blocks import Documents, blocks
+from ray_xml.predict_inputs import cut, find_inputs
 from ray_xml.sparse import Csr, stacked
 from ray_xml.store_write import DataSetWriter
 
