@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ray_xml.data_url import open_data
 from ray_xml.errors import CheckpointError, DataSetError, StorageError
 from ray_xml.export import DOCUMENT_NAMES, is_export, label_names, train_documents
 from ray_xml.json_text import parse_json
 from ray_xml.partition import validation_rows
 from ray_xml.run_config import RunConfig
+from ray_xml.store import DataSet
 from ray_xml.text import Vectorizer
 
 
@@ -32,7 +32,7 @@ def vectorizer_of(model: Path, data: str, num_features: int) -> Vectorizer:
     Raises:
         DataSetError: there is none, or it is damaged or another data set's.
     """
-    folder = model if is_export(model) else open_data(data).path
+    folder = model if is_export(model) else _open(data).path
     vectorizer = Vectorizer.load(folder)
     if vectorizer.num_features != num_features:
         raise DataSetError(
@@ -52,7 +52,7 @@ def label_names_of(model: Path, data: str) -> list[str] | None:
     names = label_names(model)
     if names is None:
         with suppress(DataSetError, StorageError):  # a model predicts without its data set
-            names = open_data(data).label_names()
+            names = _open(data).label_names()
     return names
 
 
@@ -84,7 +84,7 @@ def train_documents_of(model: Path, config: RunConfig, fitted: int) -> TrainDocu
     if is_export(model):
         total, folder = train_documents(model), model
     else:
-        data = open_data(config.data)
+        data = _open(config.data)
         total, folder = data.split("train").num_documents, data.path
     held = validation_rows(total, config.training.validation, seed=config.training.seed)
     rows = np.setdiff1d(np.arange(total), held, assume_unique=True)
@@ -108,3 +108,10 @@ def _names(file: Path, total: int) -> dict[int, str]:
     if len(named) != total:
         raise DataSetError(f"{file}: {len(named):,} lines for {total:,} documents; prepare again")
     return {row: name for row, name in enumerate(named) if isinstance(name, str)}
+
+
+def _open(data: str) -> DataSet:
+    # Here, as it brings in storages: an exported model starts without them.
+    from ray_xml.data_url import open_data
+
+    return open_data(data)

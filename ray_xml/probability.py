@@ -120,7 +120,8 @@ class Probability:
             KeyError, TypeError, ValueError: it is damaged.
         """
         tree = parse_json(text)
-        return Probability.from_dict(tree) if tree["checkpoint"] == checkpoint else None
+        found = Probability.from_dict(tree)
+        return found if tree["checkpoint"] == checkpoint else None
 
 
 # p is the score itself.

@@ -13,14 +13,14 @@ from pathlib import Path
 from ray_xml.data_copy import only_one
 from ray_xml.data_url import cache_folder
 from ray_xml.errors import ConfigError
-from ray_xml.export import ARRAYS, BESIDE
+from ray_xml.export import ARRAYS, BESIDE, DOCUMENT_NAMES
 from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
 from ray_xml.run_storage import RunStorage
 from ray_xml.storage import Storage, is_url
 
 _MANIFEST = "manifest.json"
-_FILES = {ARRAYS, "config.yaml", *BESIDE}  # of an exported model, besides
+_FILES = {ARRAYS, "config.yaml", *BESIDE, DOCUMENT_NAMES}  # of an exported model, besides
 
 
 def cached_run(url: str) -> Path:

@@ -289,3 +289,25 @@ def test_a_wrong_dict_is_refused() -> None:
         for wrong in (good[name][1:], [*good[name][1:], math.nan], [good[name]]):
             with pytest.raises(ValueError, match=f"the score's {name} should be"):
                 Blend.from_dict({**good, name: wrong})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("shape", [(1, 100), (3, 7), (90, 101), (1, 0), (0, 5)])
+def test_scores_are_added_up_in_one_order(shape: tuple[int, int]) -> None:
+    """Bit for bit, in float32: Σ_i (w_i + Σ_{j≥i} w_ij x_j) x_i, candidate by candidate."""
+    rng = np.random.default_rng(8)
+    numbers = Blend(rng.normal(size=WIDTH), rng.normal(size=WIDTH), rng.normal(size=SIZE))
+    features = rng.normal(0, 4, (*shape, WIDTH)).astype(np.float32)
+    found = numbers.log_odds_of(features)
+    assert found.shape == shape
+    mean, scale, weights = (
+        one.astype(np.float32) for one in (numbers.mean, numbers.scale, numbers.weights)
+    )
+    x = np.clip((features - mean) * scale, np.float32(-8), np.float32(8))
+    expected = np.full(shape, weights[0])
+    products = iter(weights[1 + WIDTH :])
+    for i in range(WIDTH):
+        slope = np.full(shape, weights[1 + i])
+        for j in range(i, WIDTH):
+            slope = slope + next(products) * x[..., j]
+        expected = expected + slope * x[..., i]
+    assert np.array_equal(found.view(np.int32), expected.view(np.int32))
