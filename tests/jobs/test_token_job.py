@@ -59,7 +59,8 @@ class Head:
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # pytest's are too long for Ray's sockets
-    port, dashboard, client = free_ports(3)
+    # All of them: another Ray on the machine may have those that Ray takes by itself.
+    port, dashboard, client, agent, agent_grpc, metrics, runtime = free_ports(7)
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("RAY_")},
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -78,6 +79,11 @@ def head() -> Iterator[Head]:
                 *("ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}"),
                 *(f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"),
                 *(f"--ray-client-server-port={client}", f"--temp-dir={folder}"),
+                *(f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"),
+                *(
+                    f"--dashboard-agent-grpc-port={agent_grpc}",
+                    f"--runtime-env-agent-port={runtime}",
+                ),
                 *("--node-ip-address=127.0.0.1", "--object-store-memory=100000000"),
             ],
             env=environment,
