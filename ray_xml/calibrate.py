@@ -15,6 +15,7 @@ import numpy as np
 from ray_xml import blend, checkpoint, probability
 from ray_xml.disk import replace_text
 from ray_xml.errors import DataSetError
+from ray_xml.evaluation import check_labels
 from ray_xml.predictor import Predictor
 from ray_xml.probability import Probability
 from ray_xml.refresh import true_candidates
@@ -54,11 +55,7 @@ def held_out(predictor: Predictor, data: DataSet) -> tuple[np.ndarray, np.ndarra
     """(log-odds float32 [n], right bool [n], documents): the validation documents' best predictions
     under a score that has not seen them; errors as above."""
     train, (_, rows) = data.split("train"), split_rows(data, predictor.config)
-    if data.meta.num_labels != predictor.num_labels:
-        raise DataSetError(
-            f"{data.path} has {data.meta.num_labels:,} labels, the model {predictor.num_labels:,};"
-            " give the data set that it was trained on"
-        )
+    check_labels(data, predictor)
     if len(rows) < 2:
         raise DataSetError(
             "the run has no validation documents to fit probabilities to; train with "

@@ -16,12 +16,12 @@ it agrees with.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ray_xml.metrics import BINS, MetricSums, Row
-from ray_xml.sparse import Csr
+from ray_xml.metrics import BINS, Row
 
 _TOPS = {"P": None, "nDCG": Row.NDCG, "PSP": Row.PSP, "PSnDCG": Row.PSNDCG, "R": Row.RECALL}
 _BOTTOMS = {"PSP": Row.PSP_BEST, "PSnDCG": Row.PSNDCG_BEST}
@@ -42,13 +42,11 @@ class DocumentScores:
     bottoms: np.ndarray
 
     @staticmethod
-    def of(sums: MetricSums, predicted_BK: np.ndarray, label_rows: Csr) -> DocumentScores:
-        """Of a block of documents; arguments as for ``MetricSums.update``, and ``sums`` is not
-        changed."""
-        table = sums.contributions(predicted_BK, label_rows)
+    def of(ks: Sequence[int], table: np.ndarray) -> DocumentScores:
+        """Of a block of documents: their ``MetricSums.contributions`` at the positions ``ks``."""
         names, tops, bottoms = [], [], []
         for kind, row in _TOPS.items():
-            for place, k in enumerate(sums.ks):
+            for place, k in enumerate(ks):
                 hits = table[: len(BINS), :, place].sum(0) / k
                 tops.append(hits if row is None else table[row, :, place])
                 best = _BOTTOMS.get(kind)

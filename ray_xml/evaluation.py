@@ -29,11 +29,7 @@ def evaluate(
         DataSetError: no such split, one without labels, or of other widths than the model's.
     """
     documents = labelled(data, split)
-    if data.meta.num_labels != predictor.num_labels:
-        raise DataSetError(
-            f"{data.path} has {data.meta.num_labels:,} labels, the model {predictor.num_labels:,};"
-            " give the data set that it was trained on"
-        )
+    check_labels(data, predictor)
     sums = metric_sums(data, predictor.config.dataset)
     done = 0
     for part in predictor.predict_blocks(documents.features, max(sums.ks)):
@@ -41,6 +37,15 @@ def evaluate(
         done += len(part.labels)
         progress(done, documents.num_documents)
     return sums.result()
+
+
+def check_labels(data: DataSet, predictor: Predictor) -> None:
+    """Raises DataSetError unless the data set has as many labels as the model."""
+    if data.meta.num_labels != predictor.num_labels:
+        raise DataSetError(
+            f"{data.path} has {data.meta.num_labels:,} labels, the model {predictor.num_labels:,};"
+            " give the data set that it was trained on"
+        )
 
 
 def labelled(data: DataSet, split: str) -> Split:

@@ -119,20 +119,45 @@ def load_export(path: Path) -> Model:
     Raises:
         CheckpointError: damaged, or of a newer format.
     """
-    return Model.of(load_documents(path), load_range(path))
+    held = _open(path)
+    return Model.of(_documents_of(held), _range_of(held))
 
 
 def load_documents(path: Path) -> DocumentModel:
     """The documents' side of the model exported to ``path``; errors: as ``load_export``."""
+    return _documents_of(_open(path, _OF_LABELS))
+
+
+def load_range(path: Path, number: int = 0, of: int = 1) -> RangeModel:
+    """Some labels of the model exported to ``path``: the part ``number`` of ``of`` equal ones.
+
+    Errors are those of ``load_export``.
+    """
+    return _range_of(_open(path, _OF_DOCUMENTS), number, of)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An exported model's files, read and not yet unpacked; ``file`` is in messages."""
+
+    manifest: _Manifest
+    config: RunConfig
+    file: Path
+    arrays: dict[str, np.ndarray]
+
+
+def _open(path: Path, leave_out: tuple[str, ...] = ()) -> _Opened:
     manifest = _read_manifest(path / "manifest.json")
     config = export_config(path)
     file = path / ARRAYS
-    arrays = load(file, leave_out=_OF_LABELS)
-    _check_widths(
-        file,
-        arrays,
-        {"documents": manifest.num_features, "document_labels": manifest.num_labels},
-    )
+    arrays = load(file, leave_out=leave_out)
+    widths = {"documents": manifest.num_features, "document_labels": manifest.num_labels}
+    _check_widths(file, arrays, {k: v for k, v in widths.items() if k not in leave_out})
+    return _Opened(manifest, config, file, arrays)
+
+
+def _documents_of(held: _Opened) -> DocumentModel:
+    manifest, config, file, arrays = held.manifest, held.config, held.file, held.arrays
     weights = arrays.get("weights")
     with _damage(file):
         neighbors = Neighbors.of_documents(
@@ -166,16 +191,8 @@ def load_documents(path: Path) -> DocumentModel:
     return model
 
 
-def load_range(path: Path, number: int = 0, of: int = 1) -> RangeModel:
-    """Some labels of the model exported to ``path``: the part ``number`` of ``of`` equal ones.
-
-    Errors are those of ``load_export``.
-    """
-    manifest = _read_manifest(path / "manifest.json")
-    config = export_config(path)
-    file = path / ARRAYS
-    arrays = load(file, leave_out=_OF_DOCUMENTS)
-    _check_widths(file, arrays, {"document_labels": manifest.num_labels})
+def _range_of(held: _Opened, number: int = 0, of: int = 1) -> RangeModel:
+    manifest, config, file, arrays = held.manifest, held.config, held.file, held.arrays
     with _damage(file):
         documents_of = unpack_csr("document_labels", arrays, file).column_counts()
         known = np.flatnonzero(documents_of).astype(np.int32)

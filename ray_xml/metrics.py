@@ -136,7 +136,11 @@ class MetricSums:
                 a document within the positions read, or a row of ``label_rows`` is unsorted.
         """
         rows = label_rows.packed()
-        self._table[:] += self.contributions(predicted_BK, rows).sum(1)
+        self.add(self.contributions(predicted_BK, rows), rows)
+
+    def add(self, table: np.ndarray, rows: Csr) -> None:
+        """Adds a block of documents by their ``contributions`` and packed labels."""
+        self._table[:] += table.sum(1)
         self._pairs[:] += np.bincount(self.bin_of_label[rows.ids], minlength=len(BINS))
         self._sums[0] += rows.num_rows
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from ray_xml.calibration import ScoreBins
 from ray_xml.document_scores import DocumentScores
-from ray_xml.errors import DataSetError
-from ray_xml.evaluation import labelled
+from ray_xml.evaluation import check_labels, labelled
 from ray_xml.metrics import hits
 from ray_xml.predictor import Predictor
 from ray_xml.run_data import metric_sums
@@ -75,11 +74,7 @@ def tally(
         DataSetError: no such split, one without labels, or of other widths than the model's.
     """
     documents = labelled(data, split)
-    if data.meta.num_labels != predictor.num_labels:
-        raise DataSetError(
-            f"{data.path} has {data.meta.num_labels:,} labels, the model {predictor.num_labels:,};"
-            " give the data set that it was trained on"
-        )
+    check_labels(data, predictor)
     sums = metric_sums(data, expected)
     top, width = max(sums.ks), data.meta.num_labels
     counts = np.zeros((4, width), np.int64)
@@ -91,8 +86,9 @@ def tally(
     for part in predictor.predict_blocks(documents.features, top):
         truth = documents.labels.slice(done, done + len(part.labels)).packed()
         right, given = hits(part.labels, truth), part.labels >= 0
-        sums.update(part.labels, truth)
-        parts.append(DocumentScores.of(sums, part.labels, truth))
+        table = sums.contributions(part.labels, truth)
+        sums.add(table, truth)
+        parts.append(DocumentScores.of(sums.ks, table))
         sure = part.scores >= CHOSEN
         for row, some in enumerate((right, given, sure, sure & right)):
             counts[row] += np.bincount(part.labels[some], minlength=width)

@@ -61,6 +61,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def counted(number: int, thing: str) -> str:
-    """``1 trial``, ``2 trials``."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+def counted(number: float, thing: str) -> str:
+    """``1 trial``, ``2 trials``; of what comes in parts, ``0.5 CPUs``."""
+    told = f"{number:g}" if isinstance(number, float) else str(number)
+    return f"{told} {thing}" if number == 1 else f"{told} {thing}s"

@@ -18,6 +18,7 @@ from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
 from ray_xml.run_storage import RunStorage
 from ray_xml.storage import Storage, is_url
+from ray_xml.store import DataSet
 
 _MANIFEST = "manifest.json"
 _FILES = {ARRAYS, "config.yaml", *BESIDE, DOCUMENT_NAMES}  # of an exported model, besides
@@ -46,6 +47,30 @@ def with_local_run(config: RunConfig) -> RunConfig:
         )
     resources = config.resources.model_copy(update={"storage": config.run})
     return config.model_copy(update={"run": str(cached_run(config.run)), "resources": resources})
+
+
+def for_any_node(config: RunConfig, data: DataSet) -> RunConfig:
+    """The config with paths that do not depend on where the driver was started: workers run
+    elsewhere."""
+    cache = config.resources.cache and str(Path(config.resources.cache).resolve())
+    return config.model_copy(
+        update={
+            "data": config.data if is_url(config.data) else str(data.path.resolve()),
+            "run": str(Path(config.run).resolve()),
+            "resources": config.resources.model_copy(update={"cache": cache}),
+        }
+    )
+
+
+def check_named(config: RunConfig) -> None:
+    """Refuses a config that does not say where the data and the run are.
+
+    Raises:
+        ConfigError: with the key that is missing.
+    """
+    for key, value in (("data", config.data), ("run", config.run)):
+        if not value:
+            raise ConfigError(f"{key} is not set; add {key}=FOLDER")
 
 
 def local_run(source: str | Path) -> Path:

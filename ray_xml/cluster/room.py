@@ -15,6 +15,7 @@ from ray_xml.cluster.placement import Node, cluster_nodes, free_nodes
 from ray_xml.cluster.session import Shares, largest_share, share_out
 from ray_xml.errors import ResourceError
 from ray_xml.run_sections import ResourcesConfig
+from ray_xml.run_text import counted
 
 _POLL_SECONDS = 2.0
 
@@ -74,17 +75,13 @@ def _told(resources: ResourcesConfig, nodes: Sequence[Node], where: str) -> str:
     cpus, gpus = (sum(getattr(node, kind) for node in nodes) for kind in ("cpus", "gpus"))
     each = [f"{resources.cpus_per_worker:g} CPU"] if resources.cpus_per_worker else []
     each += [f"{resources.gpus_per_worker:g} GPU"] if resources.gpus_per_worker else []
-    workers = _many(resources.workers, "worker") + (f" of {' and '.join(each)}" if each else "")
-    shards = _many(resources.label_shards, "label shard")
+    workers = counted(resources.workers, "worker") + (f" of {' and '.join(each)}" if each else "")
+    shards = counted(resources.label_shards, "label shard")
     if resources.gpus_per_shard:
         shards += f" of {resources.gpus_per_shard:g} GPU"
-    free = _many(cpus, "CPU") + (f" and {_many(gpus, 'GPU')}" if gpus else "")
+    free = counted(cpus, "CPU") + (f" and {counted(gpus, 'GPU')}" if gpus else "")
     on = f"{where}'s {len(nodes)} nodes" if len(nodes) > 1 else where
     return f"taking {workers}, {shards}; free on {on}: {free}"
-
-
-def _many(count: float, what: str) -> str:
-    return f"{count:g} {what}{'' if count == 1 else 's'}"
 
 
 def wait_for_room(

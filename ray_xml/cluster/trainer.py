@@ -23,7 +23,7 @@ from ray_xml.cluster.session import check_local, session
 from ray_xml.cluster.worker_group import fit
 from ray_xml.console import Watcher
 from ray_xml.data_url import open_data
-from ray_xml.errors import ConfigError, LostError, TrainingError
+from ray_xml.errors import LostError, TrainingError
 from ray_xml.follow import Follower, Listener
 from ray_xml.run_config import RunConfig, check_data
 from ray_xml.run_folder import RunFolder
@@ -32,8 +32,7 @@ from ray_xml.run_loggers import run_loggers
 from ray_xml.run_sections import ResourcesConfig
 from ray_xml.run_storage import RunStorage
 from ray_xml.run_upload import Uploader
-from ray_xml.run_url import with_local_run
-from ray_xml.storage import is_url
+from ray_xml.run_url import check_named, for_any_node, with_local_run
 from ray_xml.store import DataSet
 
 _WORKERS_END = 120.0  # seconds: Ray ends workers whose driver is gone in a few
@@ -66,23 +65,13 @@ def train(config: RunConfig) -> Outcome:
         ResourceError: nodes were lost, and not replaced in time.
         StorageError: ``resources.storage`` cannot be used; what was trained is in the run folder.
     """
-    for key, value in (("data", config.data), ("run", config.run)):
-        if not value:
-            raise ConfigError(f"{key} is not set; add {key}=FOLDER")
+    check_named(config)
     config = with_local_run(config)
     data = open_data(config.data, driver_cache(config.resources))
     check_data(config, data)
     check_local(config.resources)
     data.split("train")  # a file that cannot be mapped is better told here than by every shard
-    # Workers run elsewhere: paths must not depend on where the driver was started.
-    cache = config.resources.cache and str(Path(config.resources.cache).resolve())
-    config = config.resolved(data).model_copy(
-        update={
-            "data": config.data if is_url(config.data) else str(data.path.resolve()),
-            "run": str(Path(config.run).resolve()),
-            "resources": config.resources.model_copy(update={"cache": cache}),
-        }
-    )
+    config = for_any_node(config.resolved(data), data)
     folder = RunFolder(config.run)
     loggers = run_loggers(config)
     with driver_lock(folder.path):

@@ -7,8 +7,6 @@ go on from their run folders.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from ray_xml.cluster.asha import Asha
@@ -20,8 +18,8 @@ from ray_xml.data_url import open_data
 from ray_xml.errors import ConfigError
 from ray_xml.run_config import RunConfig
 from ray_xml.run_lock import driver_lock
+from ray_xml.run_url import check_named, for_any_node
 from ray_xml.search_log import DONE, STOPPED, SearchLog
-from ray_xml.storage import is_url
 from ray_xml.tune_config import TuneConfig
 from ray_xml.tune_folder import TuneFolder
 from ray_xml.tune_report import write_results
@@ -45,9 +43,7 @@ def search(config: RunConfig, *, resume: bool = False, say: Say = print) -> str:
         CheckpointError: pbt: a trial that others were to go on from has lost all its checkpoints.
         TrainingError: no trial came to a validation.
     """
-    for key, value in (("data", config.data), ("run", config.run)):
-        if not value:
-            raise ConfigError(f"{key} is not set; add {key}=FOLDER")
+    check_named(config)
     if config.resources.storage is not None:
         raise ConfigError(
             "resources.storage keeps one run; a search keeps its trials in the folder run alone: "
@@ -59,14 +55,7 @@ def search(config: RunConfig, *, resume: bool = False, say: Say = print) -> str:
     check_space_data(config, data)
     check_local(config.resources)
     folder = TuneFolder(config.run)
-    cache = config.resources.cache and str(Path(config.resources.cache).resolve())
-    config = config.model_copy(
-        update={
-            "data": config.data if is_url(config.data) else str(data.path.resolve()),
-            "run": str(folder.path),
-            "resources": config.resources.model_copy(update={"cache": cache}),
-        }
-    )
+    config = for_any_node(config, data)
     with driver_lock(folder.path):
         folder.begin(config, resume=resume)
         log = SearchLog(folder.path)

@@ -41,7 +41,7 @@ def scores(predicted: np.ndarray, rows: Csr, block: int = 64) -> DocumentScores:
     sums = yardstick()
     return DocumentScores.joined(
         [
-            DocumentScores.of(sums, predicted[first : first + block], some)
+            DocumentScores.of(sums.ks, sums.contributions(predicted[first : first + block], some))
             for first, some in rows.blocks(block)
         ]
     )
