@@ -33,7 +33,7 @@ napoleon_use_rtype = False
 
 
 def setup(app: Sphinx) -> None:
-    """Formulas become MathML when the site is built, so that a page loads nothing from elsewhere."""
+    """Formulas become MathML when the site is built: a page loads nothing from elsewhere."""
     app.add_html_math_renderer("mathml", (_inline_formula, None), (_formula, None))
 
 

@@ -23,7 +23,7 @@ from ray_xml.tune_config import Domain
 
 _HEAD = """# Every key of a config
 
-<!-- Made by `python -m ray_xml.config_docs > docs/config.md`: change the classes, not this page. -->
+<!-- Made by `python -m ray_xml.config_docs > docs/config.md`: change the classes, not this. -->
 
 A config is a YAML file; any key can be given on the command line as well, as `section.key=value`,
 which comes after the file:

@@ -196,7 +196,8 @@ def test_a_key_or_a_name_that_does_not_exist(line: str, error: type[Exception]) 
 
 
 @pytest.mark.parametrize(
-    "code", ["ray-xml predict --explai", "ray-xml plans", "ray-xml prepare xml A", "ray-xml tune --x"]
+    "code",
+    ["ray-xml predict --explai", "ray-xml plans", "ray-xml prepare xml A", "ray-xml tune --x"],
 )
 def test_a_mention_of_what_does_not_exist(code: str) -> None:
     with pytest.raises(AssertionError):
