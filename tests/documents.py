@@ -33,7 +33,7 @@ CLUSTER_FILES = [
 SHELL = ("", "sh", "bash")  # languages of blocks with commands; "" are those that are indented
 KEYS = keys_of(RunConfig)
 _SECTIONS = "|".join(RunConfig.model_fields.keys() - {"data", "run"})
-_KEY = re.compile(rf"((?:{_SECTIONS})\.\w+)(?:=(.+))?")
+KEY = re.compile(rf"((?:{_SECTIONS})\.\w+)(?:=(.+))?")
 _FENCE = re.compile(r" {0,3}```([\w{}-]*)\s*")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CODE = re.compile(r"(`+)(.+?)\1", re.DOTALL)
@@ -217,7 +217,7 @@ def mentioned(code: str) -> None:
     for word in words:
         option = word.partition("=")[0]
         assert not option.startswith("--") or option in known, f"no option {option}: {code}"
-    check_keys([word for word in words if _KEY.fullmatch(word)])
+    check_keys([word for word in words if KEY.fullmatch(word)])
 
 
 def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

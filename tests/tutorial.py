@@ -15,10 +15,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from documents import ROOT, SHELL, Page
+from documents import ROOT, Page
 
 PAGE = "docs/tutorial.md"
 _FROM_READER = ("configs", "examples")  # folders that commands name
@@ -27,20 +29,25 @@ _MARK = "== "
 
 def script(page: Page) -> str:
     """All code of the page as one bash script, which tells where it is."""
-    parts = ["set -euo pipefail"]
+    # What runs beside, such as the page's server, must not outlive an error.
+    parts = ["set -euo pipefail", "trap 'kill $(jobs -p) 2> /dev/null || true' EXIT"]
     for block in page.blocks:
-        if block.language in SHELL and block.language:
+        if block.language == "sh":
             code = block.text
         elif block.language == "python":
             code = f"python - <<'END OF PYTHON'\n{block.text}\nEND OF PYTHON"
         else:
             continue
-        parts.append(f"echo {shlex.quote(f'{_MARK}{page.name}:{block.line}')}\n{code}")
+        mark = shlex.quote(f"{_MARK}{page.name}:{block.line}")
+        parts.append(f"echo; echo {mark}\n{code}")
     return "\n".join(parts) + "\n"
 
 
 def run(page: Page, folder: Path, limit: float) -> int:
-    """Runs the page in ``folder``; returns bash's exit status, or 124 after ``limit`` seconds."""
+    """Runs the page in ``folder``; returns bash's exit status, or 124 after ``limit`` seconds.
+
+    Nothing of it goes on afterwards.
+    """
     for name in _FROM_READER:
         (folder / name).symlink_to(ROOT / name)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -53,37 +60,29 @@ def run(page: Page, folder: Path, limit: float) -> int:
         text=True,
         start_new_session=True,
     )
-    # What is left when the time is over, or behind an error, such as the page's server.
-    timer = _Timer(process.pid, limit)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith(_MARK):
-            line = f"{_MARK}{time.monotonic() - began:5.1f} s  {line.removeprefix(_MARK)}"
-        print(line, end="", flush=True)
-    status = process.wait()
-    timer.end()
+    timer = threading.Timer(limit, _end, [process.pid])
+    timer.start()
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(_MARK):
+                line = f"{_MARK}{time.monotonic() - began:5.1f} s  {line.removeprefix(_MARK)}"
+            print(line, end="", flush=True)
+    timer.cancel()
+    _end(process.pid)
     seconds = time.monotonic() - began
     if seconds > limit:
-        print(f"{PAGE}: not done after {limit:.0f} s", file=sys.stderr)
+        print(f"{page.name}: not done after {limit:g} s", file=sys.stderr)
         return 124
-    print(f"{_MARK}{seconds:5.1f} s  {'done' if status == 0 else f'failed with {status}'}")
+    status = process.returncode
+    print(f"{_MARK}{seconds:5.1f} s  {f'failed with {status}' if status else 'done'}")
     return status
 
 
-class _Timer:
-    """Ends a process group after some seconds, and whatever is left of it at ``end``."""
-
-    def __init__(self, group: int, limit: float) -> None:
-        self._group = group
-        signal.signal(signal.SIGALRM, lambda *_: self.end())
-        signal.setitimer(signal.ITIMER_REAL, limit)
-
-    def end(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        try:
-            os.killpg(self._group, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+def _end(group: int) -> None:
+    """Ends what is left of a process group."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def main() -> int:

@@ -70,7 +70,7 @@ def test_commands_and_keys_in_the_prose_exist(name: str) -> None:
             for words in documents.commands(code):
                 check_command(words)
         for word in code.split():
-            if match := documents._KEY.fullmatch(word.rstrip(",:")):
+            if match := documents.KEY.fullmatch(word.rstrip(",:")):
                 documents.check_keys([f"{match[1]}={match[2] or '…'}"])
 
 
