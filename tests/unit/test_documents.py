@@ -6,14 +6,17 @@ import ast
 import importlib
 import re
 from fnmatch import fnmatch
+from pathlib import Path
 
 import documents
 import pytest
 from documents import CLUSTER_FILES, PAGES, ROOT, Page
+from worded import worded_run
 
 from ray_xml import config_docs
 from ray_xml.config import build_config
 from ray_xml.errors import ConfigError
+from ray_xml.predictor import Predictor
 from ray_xml.run_config import RunConfig
 from ray_xml.yaml_text import parse_yaml
 
@@ -91,6 +94,36 @@ def check_imports(source: str) -> None:
             module = importlib.import_module(node.module)
             for alias in node.names:
                 assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the models and data sets that pages name."""
+    folder = tmp_path_factory.mktemp("reader")
+    kinds = {"sorting": "sort a list", "graphs": "find the shortest path between nodes"}
+    rows = [
+        (f"How do I {what} word{number} word{number % 7}?", [label])
+        for number in range(60)
+        for label, what in kinds.items()
+    ]
+    run = worded_run(folder, rows)
+    (folder / "models").mkdir()
+    for name in ("mine", "posts", "functions"):
+        (folder / "models" / name).symlink_to(run.path)
+    (folder / "data" / "mine").symlink_to(folder / "data")
+    return folder
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_python_that_predicts_runs(
+    name: str, reader: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(reader)
+    for block in Page.read(name).blocks:
+        if block.language == "python" and "Predictor.load" in block.text:
+            seen: dict[str, object] = {}
+            exec(compile(block.text, f"{name}:{block.line}", "exec"), seen)
+            assert isinstance(seen["predictor"], Predictor)
 
 
 @pytest.mark.parametrize("name", PAGES)
