@@ -11,8 +11,8 @@ from types import ModuleType
 
 import documents
 import pytest
+import worded
 from documents import CLUSTER_FILES, PAGES, ROOT, Page
-from worded import worded_run
 
 from ray_xml import config_docs
 from ray_xml.config import build_config
@@ -20,7 +20,6 @@ from ray_xml.errors import ConfigError
 from ray_xml.predictor import Predictor
 from ray_xml.run_config import RunConfig
 from ray_xml.yaml_text import parse_yaml
-
 
 # Packages that a page may use and that need not be installed here.
 NO_DEPENDENCIES = ("sentence_transformers",)
@@ -117,7 +116,9 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(60)
         for label, what in kinds.items()
     ]
-    run = worded_run(folder, rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worded, "texts", lambda seed, count: rows)
+        run = worded.worded_run(folder)
     (folder / "models").mkdir()
     for name in ("mine", "posts", "functions"):
         (folder / "models" / name).symlink_to(run.path)

@@ -28,11 +28,11 @@ def texts(seed: int, count: int) -> list[tuple[str, list[str]]]:
     return made
 
 
-def worded_run(folder: Path, made: list[tuple[str, list[str]]] | None = None) -> RunFolder:
-    """The run, of ``texts`` or of those that are given; its data set lies beside it in ``data``."""
+def worded_run(folder: Path) -> RunFolder:
+    """The run; its data set lies beside it in ``data``."""
     rows = [
         json.dumps({"text": text, "labels": labels, "key": f"doc-{number}"})
-        for number, (text, labels) in enumerate(made or texts(0, DOCUMENTS))
+        for number, (text, labels) in enumerate(texts(0, DOCUMENTS))
     ]
     (folder / "all.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     columns = Columns(text=("text",), labels="labels", id="key")
