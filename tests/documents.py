@@ -210,7 +210,7 @@ def mentioned(code: str) -> None:
     """
     words = code.replace("[", "").replace("]", "").split()[1:]
     parser: argparse.ArgumentParser = _parser()
-    while (choices := _subcommands(parser)) and words and re.fullmatch(r"[a-z]+", words[0]):
+    while (choices := _subcommands(parser)) and words and re.fullmatch(r"[a-z-]+", words[0]):
         assert words[0] in choices, f"ray-xml has no command {words[0]!r}: {code}"
         parser = choices[words.pop(0)]
     known = {name for action in parser._actions for name in action.option_strings}

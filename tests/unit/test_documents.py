@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import pkgutil
 import re
 from fnmatch import fnmatch
 from pathlib import Path
@@ -79,6 +80,14 @@ def test_commands_and_keys_in_the_prose_exist(name: str) -> None:
         for word in code.split():
             if match := documents.KEY.fullmatch(word.rstrip(",:")):
                 documents.check_keys([f"{match[1]}={match[2] or '…'}"])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_names_of_ours_exist(name: str) -> None:
+    page = Page.read(name)
+    directives = [one.text for one in page.blocks if one.language == "{eval-rst}"]
+    for dotted in re.findall(r"\bray_xml(?:\.\w+)+", "\n".join([*page.code(), *directives])):
+        pkgutil.resolve_name(dotted)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -206,6 +215,9 @@ def test_the_checks_find_mistakes() -> None:
         check_command(words)
     with pytest.raises(AssertionError, match="DataSets"):
         check_imports(page.blocks[1].text)
+    for wrong in ("ray_xml.stores", "ray_xml.store.DataSet.opened"):
+        with pytest.raises((ImportError, AttributeError)):
+            pkgutil.resolve_name(wrong)
 
 
 @pytest.mark.parametrize(
