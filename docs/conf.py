@@ -25,6 +25,7 @@ html_math_renderer = "mathml"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3  # links to headings, written as on GitHub
 highlight_language = "text"  # blocks of commands, and of what they print
+suppress_warnings = ["misc.highlighting_failure"]  # JSON that is shown with a … is no JSON
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
