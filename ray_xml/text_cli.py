@@ -143,12 +143,12 @@ def _settings(options: argparse.Namespace) -> TextSettings:
 def _prepare_text(options: argparse.Namespace) -> int:
     from ray_xml.prepare_text import prepare_text
 
-    def run(out: str, **common: Any) -> Prepared:
+    def run(here: argparse.Namespace, out: str, **common: Any) -> Prepared:
         return prepare_text(
-            options.files,
+            here.files,
             out,
-            test=_test(options.test or ["0.1"]),
-            dev=options.dev,
+            test=_test(here.test or ["0.1"]),
+            dev=here.dev,
             columns=columns(options),
             seed=options.seed,
             allow_empty=options.allow_empty,
@@ -168,8 +168,8 @@ def _test(given: list[str]) -> list[str] | float:
 def _prepare_lf(options: argparse.Namespace) -> int:
     from ray_xml.prepare_lf import prepare_lf
 
-    def run(out: str, **common: Any) -> Prepared:
-        return prepare_lf(options.train, options.test, options.labels, out, **common)
+    def run(here: argparse.Namespace, out: str, **common: Any) -> Prepared:
+        return prepare_lf(here.train, here.test, here.labels, out, **common)
 
     return _prepare(options, run)
 
@@ -179,12 +179,18 @@ def _prepare(options: argparse.Namespace, run: Any) -> int:
     from ray_xml.data_summary import told
     from ray_xml.data_url import data_out
     from ray_xml.errors import ConfigError
+    from ray_xml.input_url import files_here
 
     if options.processes is not None and options.processes < 1:
         raise ConfigError(f"--processes {options.processes}: at least 1 must read")
     settings = _settings(options)
-    with Counter() as counter, data_out(options.out, overwrite=options.overwrite) as out:
+    with (
+        Counter() as counter,
+        data_out(options.out, overwrite=options.overwrite) as out,
+        files_here(options) as here,
+    ):
         made = run(
+            here,
             out,
             settings=settings,
             name=options.name,
