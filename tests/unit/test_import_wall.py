@@ -155,6 +155,7 @@ LAYERS = [
     ["ray_xml.export", "ray_xml.run_upload", "ray_xml.predict_shard", "ray_xml.predict_documents"],
     ["ray_xml.model_words"],
     ["ray_xml.explain"],
+    ["ray_xml.tagger"],
     ["ray_xml.predictor", "ray_xml.predict_table", "ray_xml.run_url"],
     ["ray_xml.model_place", "ray_xml.predict_text", "ray_xml.explain_text"],
     [
