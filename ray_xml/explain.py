@@ -32,7 +32,7 @@ MOST_TERMS = BLOCK - 1  # heaviest terms of a text that are left out in turn
 
 
 class Labels(Protocol):
-    """Who searches a model's labels: ``predict_shard.ModelShard``, or several in other processes."""
+    """Who searches a model's labels: a ``predict_shard.ModelShard``, or several elsewhere."""
 
     def search(self, embeddings: np.ndarray, k: int, given: np.ndarray) -> Found: ...
 

@@ -1,7 +1,7 @@
 """A request to tag texts: what it may say, and what is refused.
 
-    {"texts": ["…", "…"]}                     or {"text": "…"}, and besides, all optional,
-    {"top_k": 5, "min_probability": 0.1, "explain": true}
+{"texts": ["…", "…"]}                     or {"text": "…"}, and besides, all optional,
+{"top_k": 5, "min_probability": 0.1, "explain": true}
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TOP_K = 5  # where a request does not say
 KEYS = ("text", "texts", "top_k", "min_probability", "explain")
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A request that gets no answer but why.
 
     Attributes:
@@ -50,6 +50,9 @@ class Limits:
     explained: int = 50
 
 
+LIMITS = Limits()
+
+
 @dataclass(frozen=True)
 class Request:
     """A sound request.
@@ -70,7 +73,7 @@ def parse(body: bytes, limits: Limits) -> Request:
     """The request in a body.
 
     Raises:
-        Refused: with status 400 or, of what is too large, 413.
+        RefusedError: with status 400 or, of what is too large, 413.
     """
     if not body.strip():
         raise _bad('the body is empty; send JSON such as {"text": "…"}')
@@ -134,12 +137,12 @@ def _text(text: Any, where: str, limits: Limits) -> str:
     return text
 
 
-def _bad(why: str) -> Refused:
-    return Refused(HTTPStatus.BAD_REQUEST, why)
+def _bad(why: str) -> RefusedError:
+    return RefusedError(HTTPStatus.BAD_REQUEST, why)
 
 
-def _large(why: str) -> Refused:
-    return Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, why)
+def _large(why: str) -> RefusedError:
+    return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, why)
 
 
 def _kind(value: Any) -> str:
