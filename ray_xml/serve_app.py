@@ -27,6 +27,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_SECONDS = 30.0  # for a body to come
+_PASSED_OVER = 64 << 20  # bytes of a body that is too large, before the connection is closed
 _JSON, _HTML = "application/json", "text/html; charset=utf-8"
 _ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
@@ -134,30 +135,31 @@ class App:
         return answer
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        told = headers.get(b"content-length", b"0")
-        if told.isdigit() and int(told[:20]) > self._limits.body:
-            raise self._too_large()
+        told, most = headers.get(b"content-length", b"0"), self._limits.body
+        large = told.isdigit() and int(told[:20]) > most
         message = await _before_long(receive)
-        if not message.get("more_body"):
-            first: bytes = message.get("body", b"")
-            if len(first) > self._limits.body:
-                raise self._too_large()
-            return first
-        body = bytearray(message.get("body", b""))
-        end = time.monotonic() + BODY_SECONDS
-        while message.get("more_body"):
+        body, came = message.get("body", b""), 0
+        if not message.get("more_body") and not large and len(body) <= most:
+            return bytes(body)
+        held, end = bytearray(), time.monotonic() + BODY_SECONDS
+        while True:
+            came += len(body)
+            large = large or came > most
+            if not large:
+                held += body
+            if not message.get("more_body") or came > _PASSED_OVER:
+                break
             message = await _before_long(receive, end - time.monotonic())
-            body += message.get("body", b"")
-            if len(body) > self._limits.body:
-                raise self._too_large()
-        return bytes(body)
-
-    def _too_large(self) -> RefusedError:
-        return RefusedError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"the body is larger than {self._limits.body:,} bytes",
-            {"Connection": "close"},
-        )
+            body = message.get("body", b"")
+        if large:
+            # Said once the body is over, or is far too long: a client that still sends would find
+            # its connection broken rather than this.
+            raise RefusedError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"the body is larger than {most:,} bytes",
+                {"Connection": "close"},
+            )
+        return bytes(held)
 
     async def _health(self) -> bytes:
         wrong = None if self._healthy is None else await self._healthy()

@@ -20,20 +20,22 @@ def reserve(host: str, port: int) -> socket.socket:
         ResourceError: another process has it, or this user may not.
         ConfigError: the host is none of this machine.
     """
-    alone = _bind(host, port, shared=False)  # sees whether anybody, sharing or not, is there
-    port = alone.getsockname()[1]
-    alone.close()
-    return _bind(host, port, shared=True)
+    # The first sees whether anybody is there, sharing or not; connections that ended a moment ago
+    # are nobody. The one that holds the port must not have that option: two that do not listen
+    # would both get it.
+    with _bind(host, port, socket.SO_REUSEADDR) as alone:
+        port = alone.getsockname()[1]
+    return _bind(host, port, socket.SO_REUSEPORT)
 
 
 def listen(host: str, port: int) -> socket.socket:
     """Listens at a port that was reserved; errors are those of ``reserve``."""
-    made = _bind(host, port, shared=True)
+    made = _bind(host, port, socket.SO_REUSEADDR, socket.SO_REUSEPORT)
     made.listen(_BACKLOG)
     return made
 
 
-def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
+def _bind(host: str, port: int, *options: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
@@ -41,9 +43,8 @@ def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
     family, kind, protocol, _, address = found[0]
     made = socket.socket(family, kind, protocol)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for option in options:
+            made.setsockopt(socket.SOL_SOCKET, option, 1)
         made.bind(address)
     except OSError as error:
         made.close()

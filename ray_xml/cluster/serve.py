@@ -26,7 +26,7 @@ import ray
 
 from ray_xml.cluster.placement import cluster_nodes
 from ray_xml.cluster.predict_shards import start_shards, wait_ready
-from ray_xml.cluster.session import joins_cluster, session
+from ray_xml.cluster.session import session
 from ray_xml.errors import ConfigError, LostError, ResourceError
 from ray_xml.model_place import ModelPlace
 from ray_xml.run_sections import ResourcesConfig
@@ -191,7 +191,7 @@ def _replicas(
             raise wrong
         yield
     finally:
-        _end(name, alone=not joins_cluster(server.resources(1)))
+        _end(name)
 
 
 def _cpus_here(where: str) -> float:
@@ -202,14 +202,12 @@ def _cpus_here(where: str) -> float:
     return found[0]
 
 
-def _end(name: str, *, alone: bool) -> None:
-    """Ends the application, and Ray Serve where it was started for it."""
+def _end(name: str) -> None:
+    """Ends the application; Ray Serve itself ends with its cluster, or stays there for others."""
     from ray import serve as ray_serve
 
     try:
         ray_serve.delete(name)
-        if alone:
-            ray_serve.shutdown()
     except (RuntimeError, ray.exceptions.RayError) as error:  # Ray has gone, and all with it
         print(f"not ended in order: {str(error).splitlines()[0]}", file=sys.stderr)
 
