@@ -60,7 +60,8 @@ def _schemas(limits: Limits) -> dict[str, Any]:
         "terms": {
             "type": "array",
             "items": _object(term),
-            "description": "with explain: what the score loses without each term of the text",
+            "description": "with explain: objects with term and contribution, the log-odds that "
+            "the score loses without that term of the text",
         },
     }
     required = [key for key in label if key != "terms"]

@@ -47,7 +47,8 @@ ol{list-style:none;margin:1rem 0 0;padding:0}
 .for{color:var(--good);background:var(--goodbg)}.against{color:var(--bad);background:var(--badbg)}
 pre{background:var(--card);padding:.8rem;border-radius:8px;overflow-x:auto;
 font:13px/1.45 ui-monospace,Menlo,Consolas,monospace}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.92rem}
+.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.92rem}
+td:first-child{width:10rem}
 td,th{padding:.3rem .8rem .3rem 0;text-align:left;vertical-align:top;
 border-bottom:1px solid var(--rule)}
 code{font:13px ui-monospace,Menlo,Consolas,monospace}
@@ -65,11 +66,12 @@ const fail = (why) => { at("error").textContent = why; at("error").hidden = !why
 
 function shown(label) {
   const item = make("li"), name = make("div", "name"), track = make("div", "track");
-  const percent = (100 * label.probability).toFixed(1) + " %";
+  const share = 100 * label.probability;
+  const percent = (share < 0.05 ? "< 0.1" : share.toFixed(1)) + " %";
   name.append(make("bdi", "", label.name === null ? "label " + label.label : label.name));
   name.append(make("span", "", percent));
   const bar = make("div");
-  bar.style.width = 100 * label.probability + "%";
+  bar.style.width = share + "%";
   track.append(bar);
   item.append(name, track);
   if (label.terms && label.terms.length) {
