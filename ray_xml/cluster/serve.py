@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -90,16 +91,14 @@ def serve(model: str, server: Server) -> None:
 
 
 def _check_installed() -> None:
-    try:
-        import ray.serve
-        import uvicorn
-    except ImportError as error:
+    missing = [
+        name for name in ("fastapi", "uvicorn", "httptools", "uvloop") if not find_spec(name)
+    ]
+    if missing:
         raise ConfigError(
-            f"Ray Serve is not installed ({error}); pip install 'ray-xml[serve]', with the extra "
-            "cpu or gpu"
-        ) from None
-    assert ray.serve
-    assert uvicorn
+            f"Ray Serve is not installed ({', '.join(missing)} missing); pip install "
+            "'ray-xml[serve]', with the extra cpu or gpu"
+        )
 
 
 @contextmanager
@@ -110,6 +109,10 @@ def _until_signalled() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+    except SystemExit as error:
+        if error.code != signal.SIGTERM:  # Ray's own handler, while Ray starts
+            raise
         print("stopped", file=sys.stderr)
     finally:
         for number, handler in before.items():
