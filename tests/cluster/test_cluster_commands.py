@@ -25,7 +25,7 @@ FILES = [
     "examples/kubernetes/raycluster.yaml",
     "examples/kubernetes/rayjob.yaml",
 ]
-OURS = "prepare|synth|plan|train|fetch|evaluate|predict|export|examples"
+OURS = "prepare|synth|plan|train|fetch|evaluate|predict|export|serve|examples"
 COMMAND = re.compile(rf"(?:python \S*?jobs/(\w+)\.py|ray-xml(?= (?:{OURS}) )) ([^`#\n]*)")
 
 

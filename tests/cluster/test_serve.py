@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,14 @@ class Running:
         return body
 
     def raw(self, sent: bytes) -> bytes:
-        """What comes back for bytes that may be no HTTP."""
-        with socket.create_connection(("127.0.0.1", self.port), 10) as connection:
+        """What comes back for bytes that may be no HTTP, before the server hangs up or for 3 s."""
+        found = b""
+        with socket.create_connection(("127.0.0.1", self.port), 3) as connection:
             connection.sendall(sent)
-            connection.shutdown(socket.SHUT_WR)
-            found = b""
-            while part := connection.recv(1 << 16):
-                found += part
-            return found
+            with suppress(TimeoutError):
+                while part := connection.recv(1 << 16):
+                    found += part
+        return found
 
     def count(self, name: str) -> float:
         """A sample of /metrics."""
@@ -194,10 +195,9 @@ def test_hostile_requests_are_refused_and_the_good_ones_answered(served: Running
         b"\x00\x01\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"BREW / HTTP/1.1\r\n\r\n",
-        b"\x16\x03\x01",
+        b"\x16\x03\x01\r\n\r\n",
     ):
-        answer = served.raw(sent)
-        assert answer == b"" or answer.startswith(b"HTTP/1.1 400 "), sent
+        assert served.raw(sent).startswith(b"HTTP/1.1 400 "), sent
     assert served.raw(start + b"Content-Length: -5\r\n\r\n{}").startswith(b"HTTP/1.1 400 ")
     assert served.ask("POST", "/tag", good)[0] == 200
     assert served.count('ray_xml_serve_requests_total{path="/tag",status="500"}') == 0
