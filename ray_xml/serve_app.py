@@ -27,7 +27,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_SECONDS = 30.0  # for a body to come
-_PASSED_OVER = 64 << 20  # bytes of a body that is too large, before the connection is closed
+PASSED_OVER = 64 << 20  # bytes of a body that is too large, before the connection is closed
 _JSON, _HTML = "application/json", "text/html; charset=utf-8"
 _ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
@@ -147,7 +147,7 @@ class App:
             large = large or came > most
             if not large:
                 held += body
-            if not message.get("more_body") or came > _PASSED_OVER:
+            if not message.get("more_body") or came > PASSED_OVER:
                 break
             message = await _before_long(receive, end - time.monotonic())
             body = message.get("body", b"")

@@ -15,7 +15,6 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ray_xml.cluster.predict_actors import use_threads
 from ray_xml.cluster.predict_shards import ShardedLabels
@@ -27,18 +26,15 @@ from ray_xml.run_url import local_run
 from ray_xml.serve_app import App
 from ray_xml.serve_batch import Batcher
 from ray_xml.serve_counts import Counts
+from ray_xml.serve_http import LAST_SECONDS, http_server
 from ray_xml.serve_socket import listen
 from ray_xml.tagger import Tagger
-
-if TYPE_CHECKING:
-    import uvicorn
 
 _ANSWER_SECONDS, _CHECK_SECONDS = (
     60.0,
     2.0,
 )  # for label shards to search; to say that they are there
-_START_SECONDS, _LAST_SECONDS = 30.0, 10.0  # for listening to begin; for requests under way to end
-_IDLE_SECONDS = 75  # that a connection stays open without a request
+_START_SECONDS = 30.0  # for listening to begin
 # Threads change places this often at most. Python's 5 ms would have the one that reads requests
 # wait for the one that computes.
 _SWITCH_SECONDS = 0.0005
@@ -113,7 +109,7 @@ class _Server:
             return None
 
         app = App(self._batcher, counts, _about(tagger), healthy=healthy)
-        self._uvicorn = _uvicorn(app)
+        self._uvicorn = http_server(app)
         self._socket = listen(part.host, part.port)
         self._thread = threading.Thread(
             target=self._uvicorn.run, args=([self._socket],), name="http", daemon=True
@@ -133,7 +129,7 @@ class _Server:
     def close(self) -> None:
         """Answers what is under way, then ends."""
         self._uvicorn.should_exit = True
-        self._thread.join(2 * _LAST_SECONDS)
+        self._thread.join(2 * LAST_SECONDS)
         self._batcher.close()
 
 
@@ -147,22 +143,3 @@ def _tagger(place: ModelPlace, labels: ShardedLabels | None) -> Tagger:
 def _about(tagger: Tagger) -> str:
     name = tagger.config.dataset.name
     return f"{tagger.num_labels:,} labels" + (f" of {name}" if name else "")
-
-
-def _uvicorn(app: App) -> uvicorn.Server:
-    import uvicorn
-
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            http="httptools",
-            loop="uvloop",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=_IDLE_SECONDS,
-            timeout_graceful_shutdown=int(_LAST_SECONDS),
-        )
-    )

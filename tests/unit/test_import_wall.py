@@ -175,7 +175,7 @@ LAYERS = [
         "ray_xml.serve_app",
         "ray_xml.examples",
     ],
-    ["ray_xml.run_state", "ray_xml.report_tally", "ray_xml.calibrate"],
+    ["ray_xml.run_state", "ray_xml.report_tally", "ray_xml.calibrate", "ray_xml.serve_http"],
     ["ray_xml.epoch_report", "ray_xml.report_data", "ray_xml.label_table"],
     ["ray_xml.training", "ray_xml.report_labels", "ray_xml.report_scores", "ray_xml.report_map"],
     ["ray_xml.report_documents", "ray_xml.compare"],
@@ -195,7 +195,11 @@ LAYERS = [
     ["jobs"],
 ]
 # Modules for which a package must be installed that is no dependency.
-OPTIONAL = {"ray_xml.log_mlflow": "mlflow", "ray_xml.log_wandb": "wandb"}
+OPTIONAL = {
+    "ray_xml.log_mlflow": "mlflow",
+    "ray_xml.log_wandb": "wandb",
+    "ray_xml.serve_http": "uvicorn",
+}
 LAYER_OF = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}
 
 

@@ -19,7 +19,11 @@ from ray_xml.serve_batch import Batcher
 from ray_xml.serve_counts import Counts
 from ray_xml.serve_socket import listen
 
-uvicorn = pytest.importorskip("uvicorn", reason="Ray Serve brings it: pip install 'ray-xml[serve]'")
+http = pytest.importorskip(
+    "ray_xml.serve_http",
+    exc_type=ImportError,
+    reason="Ray Serve brings uvicorn: pip install 'ray-xml[serve]'",
+)
 playwright = pytest.importorskip("playwright.sync_api", reason="needs: pip install playwright")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 if BROWSER is None:
@@ -41,7 +45,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     counts = Counts(tmp_path_factory.mktemp("counts"))
     batcher = Batcher(predictor, counts)
     app = App(batcher, counts, "12 labels of <tests>")
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
+    server = http.http_server(app)
     with listen("127.0.0.1", 0) as socket:
         thread = threading.Thread(target=server.run, args=([socket],))
         thread.start()
