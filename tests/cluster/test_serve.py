@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -239,14 +239,13 @@ def test_a_second_server_needs_another_port(
 
 def test_a_terminated_server_answers_what_is_under_way(served: Running) -> None:
     """The last test of this server."""
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
-    connection.connect()
     body = json.dumps({"texts": ASKED * 20}).encode()
-    connection.request("POST", "/tag", body, JSON)
-    served.command.terminate()
-    answer = connection.getresponse()
-    assert answer.status == 200
-    assert len(json.loads(answer.read())["documents"]) == 240
+    with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)) as connection:
+        connection.request("POST", "/tag", body, JSON)
+        served.command.terminate()
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert len(json.loads(answer.read())["documents"]) == 240
     served.assert_ends()
     with pytest.raises(ConnectionRefusedError):
         served.ask("GET", "/healthz")
