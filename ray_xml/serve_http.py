@@ -73,6 +73,7 @@ def http_server(app: App) -> uvicorn.Server:
         "log_config": None,
         "access_log": False,
         "server_header": False,
+        "proxy_headers": False,
         "timeout_keep_alive": _IDLE_SECONDS,
         "timeout_graceful_shutdown": int(LAST_SECONDS),
     }

@@ -164,8 +164,7 @@ def _replicas(
             f"--replicas {server.replicas} need a CPU each, and this machine gives Ray {cpus:g}; "
             "give fewer"
         )
-    threads = max(1, int(cpus / (server.replicas + (len(shards) > 0))))
-    part = Part(place, shards, server.host, port, counts, threads)
+    part = Part(place, shards, server.host, port, counts)
     logging.getLogger(_LOGGER).setLevel(logging.ERROR)
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     ray_serve.start(proxy_location=ProxyLocation.Disabled, logging_config=quiet)
@@ -177,7 +176,6 @@ def _replicas(
             "num_cpus": 1,
             # Where the port is reserved.
             "resources": {f"node:{address}": 0.001},
-            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(threads)}},
         },
         graceful_shutdown_wait_loop_s=0.1,
         graceful_shutdown_timeout_s=30,

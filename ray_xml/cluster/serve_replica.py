@@ -49,7 +49,6 @@ class Part:
         shards: names of the label shards, in label order; none where it holds all labels.
         host, port: reserved by the driver.
         counts: the folder of the server's counters.
-        threads: CPU threads it computes with.
     """
 
     place: ModelPlace
@@ -57,7 +56,6 @@ class Part:
     host: str
     port: int
     counts: str
-    threads: int
 
 
 class Replica:
@@ -91,7 +89,7 @@ class _Server:
     """uvicorn in a thread, with an event loop of its own."""
 
     def __init__(self, part: Part) -> None:
-        use_threads(part.threads)
+        use_threads(1)  # more texts at a time take more replicas
         sys.setswitchinterval(_SWITCH_SECONDS)
         labels = ShardedLabels(part.shards, _ANSWER_SECONDS) if part.shards else None
         tagger = _tagger(part.place, labels)
