@@ -83,10 +83,10 @@ class Load:
         self.failures: Counter[str] = Counter()
         self.refused: Counter[tuple[str, int]] = Counter()
 
-    async def run(self, clients: int, seconds: float) -> None:
+    async def run(self, clients: int, seconds: float, *, hostile: bool) -> None:
         end = time.perf_counter() + seconds
-        good = [self._good(end, first * 997) for first in range(clients)]
-        await asyncio.gather(*good, self._bad(end))
+        senders = [self._good(end, first * 997) for first in range(clients)]
+        await asyncio.gather(*senders, *([self._bad(end)] if hostile else []))
 
     async def _good(self, end: float, first: int) -> None:
         requests = islice(cycle(self._requests), first % len(self._requests), None)
@@ -123,12 +123,16 @@ class Load:
 
 
 def measured(
-    port: int, requests: Sequence[bytes], clients: int, seconds: float
+    port: int, requests: Sequence[bytes], clients: int, seconds: float, *, hostile: bool = True
 ) -> dict[str, object]:
-    """One line of the table."""
+    """One line of the table.
+
+    Args:
+        hostile: whether one more client sends what must be refused.
+    """
     load = Load(port, requests)
     began = time.perf_counter()
-    asyncio.run(load.run(clients, seconds))
+    asyncio.run(load.run(clients, seconds, hostile=hostile))
     took = time.perf_counter() - began
     wrong = {
         f"{what}: {status}": count
@@ -192,6 +196,7 @@ def main() -> None:
     parser.add_argument("--text", default="text", help="its column")
     parser.add_argument("--clients", default="1,8,32")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each number of clients")
+    parser.add_argument("--only-good", action="store_true", help="send nothing to be refused")
     parser.add_argument("--most", type=int, default=5000, help="texts to take")
     given = parser.parse_args(own)
     texts = list(islice(texts_of(given.texts, Columns(text=(given.text,))), given.most))
@@ -203,7 +208,7 @@ def main() -> None:
         measured(port, requests, 4, 2.0)  # warms up
         before = memory(pid)
         lines = [
-            measured(port, requests, int(clients), given.seconds)
+            measured(port, requests, int(clients), given.seconds, hostile=not given.only_good)
             for clients in given.clients.split(",")
         ]
         told = {"memory before, MiB": before, "load": lines, "memory after, MiB": memory(pid)}
