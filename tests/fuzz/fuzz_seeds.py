@@ -44,6 +44,7 @@ _ONE_KIND = {
     "meta": mutations.json_text,
     "arrow": mutations.numbers,
     "vectorizer": mutations.json_text,
+    "request": mutations.json_text,
     "token_table": mutations.noise,
     "manifest": mutations.json_text,
     "part": mutations.safetensors,
@@ -107,6 +108,13 @@ def seeds(target: str, made: Artefacts) -> list[bytes]:
         return [bytes([place]) + content for place, content in enumerate(_text_files())]
     if target == "vectorizer":
         return [b"\0" + (made.data / "vectorizer.json").read_bytes()]
+    if target == "request":
+        return [
+            b'\0{"text": "w01 w02"}',
+            b'\0{"texts": ["w01", "\xc3\xa9 w03"], "top_k": 3, "min_probability": 0.5}',
+            b'\0{"texts": ["w01 w02 w03 w04"], "top_k": 100, "explain": false}',
+            b'\0{"text": "w01 w05 unheard", "top_k": 9, "explain": true}',
+        ]
     if target == "token_table":
         file = io.BytesIO()
         np.save(file, np.ones((FEATURES, DIM), np.float32))
