@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
 
 from ray_xml.data_summary import SUMMARY, SplitCounts, summarise
 from ray_xml.errors import ConfigError, InputError
+from ray_xml.filter_file import FilterPairs, check_splits
 from ray_xml.in_order import available_cpus, in_order
 from ray_xml.label_book import Labels, NamedLabels
 from ray_xml.row_files import Block, Columns, check_files, read_rows
@@ -158,6 +160,7 @@ def prepare_text(
     dev: Sequence[str | Path] = (),
     settings: TextSettings | None = None,
     labels: Labels | None = None,
+    filters: Mapping[str, str | Path] = MappingProxyType({}),
     name: str | None = None,
     seed: int = 0,
     allow_empty: bool = False,
@@ -182,6 +185,8 @@ def prepare_text(
         dev: the files of a third split, which training does not touch.
         settings: of the vectoriser, which is fitted to the labelled documents of train.
         labels: by default those that the documents name.
+        filters: by split, files of pairs that do not count in evaluation (see ``filter_file``); of
+            splits with files of their own, whose documents they number.
         name: the data set's name; by default that of the folder.
         seed: another one draws another test split.
         allow_empty: let documents be without text.
@@ -208,6 +213,8 @@ def prepare_text(
     files = {split: paths for split, paths in files.items() if paths}
     for paths in files.values():
         check_files(paths, columns)
+    check_splits(filters, files if not share else ())
+    pairs = {split: FilterPairs.read(path) for split, path in filters.items()}
     processes = processes or _processes(files)
 
     def open_writer(num_features: int, num_labels: int) -> DataSetWriter:
@@ -235,6 +242,9 @@ def prepare_text(
         results = in_order(task, _blocks(files, columns), processes=processes)
         counts = _write(writer, splits, results, labels, documents, progress)
         written = {split: part.meta for split, part in writer.splits.items() if part.meta}
+        for split, found_pairs in pairs.items():
+            matrix = found_pairs.rows(writer.splits[split].seen, len(names))
+            writer.write_filter(split, matrix)
         for split in ("train", "test"):
             if not written[split].documents:
                 raise InputError(files.get(split, files["train"])[0], _NOTHING[split])

@@ -6,6 +6,8 @@
                      label_ids: large_list<int32>
     labels.txt       optional: one label name a line
     features.txt     optional: one feature name a line
+    <split>.filter   optional: an Arrow IPC file like those, label_ids: large_list<int32>, of the
+                     (document, label) pairs that do not count (see ``truth``)
 
 ``store_write`` makes such folders, ``store`` reads them.
 """
@@ -33,12 +35,18 @@ SCHEMA = pa.schema(
         ("label_ids", pa.large_list(pa.int32())),
     ]
 )
+FILTER_SCHEMA = pa.schema([("label_ids", pa.large_list(pa.int32()))])
 # Ids are int32, so no more. Beyond the second, a data set must have a byte for each: whatever has
 # the size of the widths is then within reach of the files' own, not of a number in meta.json.
 MAX_WIDTH, _FREE_WIDTH = 2**31 - 1, 1 << 24
 
 Count = Annotated[int, Field(ge=0, le=MOST)]
 Width = Annotated[int, Field(ge=0, le=MAX_WIDTH)]
+
+
+def filter_file(split: str) -> str:
+    """What the file of a split's filter is called."""
+    return f"{split}.filter"
 
 
 def is_split_name(name: str) -> bool:
@@ -90,7 +98,7 @@ class DataSetMeta(BaseModel):
     """The contents of ``meta.json``.
 
     Attributes:
-        files: the folder's text files (label names and so on).
+        files: the folder's other files (label names, filters and so on).
         checksum: sha256 over all the above but the name: equal data, equal checksum.
     """
 

@@ -38,8 +38,25 @@ def add_text_sources(sources: argparse._SubParsersAction[argparse.ArgumentParser
     for name in ("train", "test", "labels"):
         lf.add_argument(name, metavar=name.upper(), help="JSON lines, plain, .gz or .xz")
     lf.add_argument("out", metavar="OUT", help="the data-set folder to make, or a URL")
+    add_filters(lf, ("train", "test"))
     _add_common(lf)
     lf.set_defaults(command=_prepare_lf)
+
+
+def add_filters(parser: argparse.ArgumentParser, splits: tuple[str, ...]) -> None:
+    """Adds the options that name files of pairs to be left out of evaluation."""
+    for split in splits:
+        parser.add_argument(
+            f"--filter-{split}",
+            metavar="FILE",
+            help="pairs to leave out of evaluation, 'document label' a line, counted from 0",
+        )
+
+
+def filters(options: argparse.Namespace, splits: tuple[str, ...]) -> dict[str, str]:
+    """What ``add_filters`` asked for, by split."""
+    named = {split: getattr(options, f"filter_{split}") for split in splits}
+    return {split: path for split, path in named.items() if path is not None}
 
 
 def add_columns(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -169,7 +186,14 @@ def _prepare_lf(options: argparse.Namespace) -> int:
     from ray_xml.prepare_lf import prepare_lf
 
     def run(out: str, **common: Any) -> Prepared:
-        return prepare_lf(options.train, options.test, options.labels, out, **common)
+        return prepare_lf(
+            options.train,
+            options.test,
+            options.labels,
+            out,
+            filters=filters(options, ("train", "test")),
+            **common,
+        )
 
     return _prepare(options, run)
 

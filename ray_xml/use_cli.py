@@ -24,6 +24,11 @@ def add_use_commands(commands: argparse._SubParsersAction[argparse.ArgumentParse
     evaluate.add_argument("--data", help="data-set folder or URL (default: the run's)")
     evaluate.add_argument("--split", default="test")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object, in percent")
+    evaluate.add_argument(
+        "--no-filter",
+        action="store_true",
+        help="count the pairs too that the data set names to be left out",
+    )
     _add_cluster_options(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
@@ -130,6 +135,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from ray_xml.predictor import Predictor
     from ray_xml.run_url import local_run
 
+    filtered = not options.no_filter
     with Counter() as counter:
 
         def progress(done: int, total: int) -> None:
@@ -143,21 +149,30 @@ def _evaluate(options: argparse.Namespace) -> int:
             source = options.data or config.data
             data = open_data(source)
             results = evaluate_on_ray(
-                options.run, source, options.split, crews=_crews(options), progress=progress
+                options.run,
+                source,
+                options.split,
+                filtered=filtered,
+                crews=_crews(options),
+                progress=progress,
             )
         else:
             predictor = Predictor.load(local_run(options.run))
             config, epoch = predictor.config, predictor.model.epoch
             data = open_data(options.data or config.data)
-            results = evaluate(predictor, data, options.split, progress=progress)
+            results = evaluate(predictor, data, options.split, filtered=filtered, progress=progress)
     if options.json:
         print(json.dumps({key: round(value, 4) for key, value in results.items()}))
         return 0
-    plain = baseline(data, options.split, config.dataset)
+    plain = baseline(data, options.split, config.dataset, filtered=filtered)
     rows = {"ray_xml": results, "most frequent labels": plain}
     documents = data.split(options.split).num_documents
     model = "exported model" if epoch is None else f"model of epoch {epoch}"
     print(f"{options.split} split of {data.meta.name}: {documents:,} documents, {model}")
+    pairs = data.split(options.split).filtered
+    if pairs is not None:
+        told = "left out (--no-filter counts them)" if filtered else "counted"
+        print(f"  {pairs.nnz:,} pairs of the filter are {told}")
     for kinds in (("P", "nDCG"), ("PSP", "PSnDCG"), ("R",)):
         keys = [key for key in METRICS if key.split("@")[0] in kinds]
         print("\n" + format_table(rows, keys))

@@ -157,6 +157,7 @@ def evaluate(
     source: str,
     split: str,
     *,
+    filtered: bool = True,
     crews: Crews = Crews(),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, float]:
@@ -179,9 +180,11 @@ def evaluate(
         if each < PART:
             parts = cut([parts[0].file], max(each, BLOCK))
         done = 0
-        for part, blocks in done_by_crews(
-            place, settings, where, parts, lambda worker, part: worker.measure.remote(part)
-        ):
+
+        def begin(worker: Any, part: Part) -> Any:
+            return worker.measure.remote(part, filtered)
+
+        for part, blocks in done_by_crews(place, settings, where, parts, begin):
             found[part.number] = blocks
             done += part.rows
             progress(done, documents.num_documents)

@@ -36,6 +36,7 @@ from ray_xml.predict_parts import PartsFolder
 from ray_xml.predict_shard import ModelShard
 from ray_xml.predict_table import schema, table
 from ray_xml.run_data import metric_sums
+from ray_xml.truth import Truth
 
 _AHEAD = 2  # blocks a worker has under way at each shard
 
@@ -112,8 +113,9 @@ class PredictWorker:
         if writer is None:
             pq.write_table(schema(named=names is not None).empty_table(), draft)
 
-    def measure(self, part: Part) -> np.ndarray:
-        """float64 [blocks, …]: ``MetricSums.as_array`` of each block of a part of a data set.
+    def measure(self, part: Part, filtered: bool) -> np.ndarray:
+        """float64 [blocks, …]: ``MetricSums.as_array`` of each block of a part of a data set;
+        ``filtered`` as for ``evaluation.evaluate``.
 
         Block by block, for sums of floats depend on their order: added up in the input's order they
         are those of one process.
@@ -126,12 +128,14 @@ class PredictWorker:
                     f"{self._side.model.num_labels:,}; give the data set that it was trained on"
                 )
             empty = metric_sums(data, self._side.model.config.dataset)
-            labels, first = data.split(part.file.split).labels, part.first
+            truth = Truth.of(data.split(part.file.split), filtered=filtered)
+            top, first = max(empty.ks), part.first
             sums = []
             given = blocks(part, self._side.model.num_features, BLOCK)
-            for _, found in self._answers(given, max(empty.ks)):
+            for _, found in self._answers(given, truth.asked(top)):
                 own = empty.from_array(np.zeros_like(empty.as_array()))
-                own.update(found.labels, labels.slice(first, first + len(found.labels)))
+                theirs = truth.slice(first, first + len(found.labels))
+                own.update(theirs.best(*found, top)[0], theirs.labels)
                 first += len(found.labels)
                 sums.append(own.as_array())
             return np.stack(sums)

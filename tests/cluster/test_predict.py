@@ -178,14 +178,24 @@ def test_metrics_are_those_of_one_process(run: RunFolder, data: DataSet, tmp_pat
         for name, rows in (("train", np.arange(600)), ("test", chosen)):
             with writer.split(name, leave_out_empty=False) as split:
                 split.append(train.features.take(rows), train.labels.take(rows))
+        # The third document of every ten has no label that counts.
+        listed = np.where(np.arange(len(chosen)) % 10 == 3, train.labels.counts[chosen], 0)
+        labels = train.labels.take(chosen)
+        kept = np.repeat(listed > 0, labels.counts)
+        offsets = np.concatenate([[0], np.cumsum(listed)])
+        writer.write_filter("test", Csr(offsets, labels.ids[kept], None, 80))
     large = DataSet.open(tmp_path / "large")
     expected = evaluation.evaluate(Predictor.load(run.path), large, "test")
+    plain = evaluation.evaluate(Predictor.load(run.path), large, "test", filtered=False)
+    assert expected["P@1"] < plain["P@1"] - 5
     seen: list[tuple[int, int]] = []
     found = evaluate(
         str(run.path), str(large.path), "test", crews=Crews(2, 3),
         progress=lambda *at: seen.append(at),
     )  # fmt: skip
     assert found == expected
+    again = evaluate(str(run.path), str(large.path), "test", filtered=False, crews=Crews(2, 3))
+    assert again == plain
     assert len(seen) > 1
     assert seen[-1] == (len(chosen), len(chosen))
 
