@@ -2,7 +2,7 @@
 
     python benchmarks/wordnet_filter.py WORDNET --work FOLDER
 
-Every label of wordnet-114k is a synset, and has a document of its own, in train or in test.
+Every label of wordnet-114k is a synset, mostly with a document of its own, in train or in test.
 Pointers are mostly mutual, so for most test pairs (d, l) the document of l is in train and has d's
 synset as its label: a method that uses the labels' texts is told the answer.
 The filter names those pairs of both splits, and each document with its own synset. The data set is
@@ -56,7 +56,8 @@ def reciprocal(folder: Path) -> dict[str, list[str]]:
     own, labels = {}, {}
     for split in SPLITS:
         with lzma.open(folder / f"{split}.ids.txt.xz", "rt", encoding="utf-8") as file:
-            own[split] = np.array([label_of[line.strip()] for line in file])
+            # A synset that nothing points to is no label.
+            own[split] = [label_of.get(line.strip(), -1) for line in file]
         blocks = [rows for _, rows in open_xc(folder / f"{split}.txt.xz").blocks()]
         labels[split] = [
             own_ids
@@ -64,7 +65,7 @@ def reciprocal(folder: Path) -> dict[str, list[str]]:
             for own_ids in np.split(rows.packed().ids, rows.packed().offsets[1:-1])
         ]
     named = {
-        (int(synset), int(label))
+        (synset, int(label))
         for synset, ids in zip(own["train"], labels["train"], strict=True)
         for label in ids
     }
@@ -75,8 +76,9 @@ def reciprocal(folder: Path) -> dict[str, list[str]]:
     for split in SPLITS:
         pairs = [
             (document, other)
-            for document, synset in enumerate(own[split].tolist())
+            for document, synset in enumerate(own[split])
             for other in sorted({synset, *back.get(synset, [])})
+            if other >= 0
         ]
         found[split] = [f"{document} {label}\n" for document, label in pairs]
     return found

@@ -76,7 +76,8 @@ class Neighbors:
 
     Attributes:
         labels: [N, L] the documents' labels.
-        weights: float32 [V], idf weights that queries get too; None for none.
+        weights: float32 [V], idf weights that queries get too, 0 of dense columns, which would
+            make every document a neighbour of every other; None for none.
         label_counts: int64 [L]: documents of each label.
     """
 
@@ -114,8 +115,13 @@ class Neighbors:
         return Neighbors(config, documents.transpose(), labels, weights)
 
     @staticmethod
-    def build(config: NeighborsConfig, features: Csr, labels: Csr) -> Neighbors:
+    def build(
+        config: NeighborsConfig, features: Csr, labels: Csr, words: int | None = None
+    ) -> Neighbors:
         """Indexes the given training documents.
+
+        Args:
+            words: features that are no dense columns, the first ones; None is all.
 
         Raises:
             ValueError: ids that are no features or labels, so the data set is damaged.
@@ -124,10 +130,15 @@ class Neighbors:
         if config.size == 0:
             none = Csr(np.zeros(features.num_columns + 1, np.int64), *_NOTHING, features.num_rows)
             return Neighbors(config, none, labels, None)
-        weights = None
-        if config.idf == "on" or (config.idf == "auto" and _carries_no_weights(features)):
-            counts = features.column_counts()
+        weights, width = None, features.num_columns
+        words = width if words is None else words
+        of_words = features if words == width else features.columns(0, words)
+        if config.idf == "on" or (config.idf == "auto" and _carries_no_weights(of_words)):
+            counts = of_words.column_counts()
             weights = np.log((1 + features.num_rows) / (1 + counts)).astype(np.float32)
+        if words < width:
+            weights = np.ones(words, np.float32) if weights is None else weights
+            weights = np.pad(weights, (0, width - words))
         documents = cut(features, config.terms, weights)
         return Neighbors.of_documents(config, documents, labels, weights)
 

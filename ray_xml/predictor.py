@@ -99,27 +99,46 @@ class Predictor:
     def predict(self, documents: Csr, top: int = 5) -> Predictions: ...
 
     @overload
-    def predict(self, documents: Sequence[str], *, top_k: int = 5) -> list[list[Tag]]: ...
+    def predict(
+        self,
+        documents: Sequence[str],
+        *,
+        top_k: int = 5,
+        embeddings: np.ndarray | None = None,
+    ) -> list[list[Tag]]: ...
 
     def predict(
-        self, documents: Csr | Sequence[str], top: int = 5, *, top_k: int | None = None
+        self,
+        documents: Csr | Sequence[str],
+        top: int = 5,
+        *,
+        top_k: int | None = None,
+        embeddings: np.ndarray | None = None,
     ) -> Predictions | list[list[Tag]]:
         """The best labels of each document: ``predict_features`` of rows, ``tag`` of texts."""
         if isinstance(documents, Csr):
+            if embeddings is not None:
+                raise TypeError("rows of features have their embeddings in them already")
             return self.predict_features(documents, top)
-        return self.tag(documents, top if top_k is None else top_k)
+        return self.tag(documents, top if top_k is None else top_k, embeddings)
 
-    def tag(self, texts: Sequence[str], top_k: int = 5) -> list[list[Tag]]:
+    def tag(
+        self, texts: Sequence[str], top_k: int = 5, embeddings: np.ndarray | None = None
+    ) -> list[list[Tag]]:
         """The ``top_k`` best labels of each text in words, most probable first; fewer where there
         are no more candidates, none of a text without a known term.
 
+        Args:
+            embeddings: float [texts, d], of a model that was trained with them (see ``embedding``).
+
         Raises:
-            DataSetError: the model was not trained on texts, or its vectoriser is damaged.
+            DataSetError: the model was not trained on texts, or its vectoriser is damaged;
+                embeddings are missing, or are none of this model's.
             TypeError: ``texts`` is a text, not several.
         """
         if isinstance(texts, str):
             raise TypeError('texts are a list: ["some text"]')
-        features, names = self.vectorizer.transform(texts), self.names
+        features, names = self.vectorizer.transform(texts, embeddings), self.names
         found: list[list[Tag]] = []
         for _, block in features.blocks(BLOCK):
             question, answer = self._ask(block, top_k)
@@ -135,12 +154,20 @@ class Predictor:
                 )
         return found
 
-    def explain(self, text: str, label: int | str, *, most: int = 10) -> Explanation:
+    def explain(
+        self,
+        text: str,
+        label: int | str,
+        *,
+        most: int = 10,
+        embedding: np.ndarray | None = None,
+    ) -> Explanation:
         """What speaks for and against a label, be it predicted or not.
 
         Args:
             label: its number or its name.
             most: terms and training documents to tell at most, each.
+            embedding: float [d], the text's, of a model that was trained with them.
 
         Raises:
             DataSetError: no such label, or one without training documents; the model was not
@@ -154,8 +181,9 @@ class Predictor:
         return explain(
             self._documents,
             self._labels,
-            self.vectorizer.transform([text]),
+            self.vectorizer.transform([text], None if embedding is None else embedding[None]),
             self.vectorizer.terms(text),
+            self.vectorizer.num_words,
             number,
             name,
             self._trained_on,

@@ -23,6 +23,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from ray_xml.embedding import Embedding
 from ray_xml.errors import DataSetError
 from ray_xml.json_text import MOST, parse_json
 
@@ -98,6 +99,7 @@ class DataSetMeta(BaseModel):
     """The contents of ``meta.json``.
 
     Attributes:
+        embedding: which features are dense columns, if any are.
         files: the folder's other files (label names, filters and so on).
         checksum: sha256 over all the above but the name: equal data, equal checksum.
     """
@@ -110,11 +112,18 @@ class DataSetMeta(BaseModel):
     num_labels: Width
     splits: dict[Annotated[str, AfterValidator(_split_name)], SplitMeta]
     files: dict[Annotated[str, AfterValidator(_file_name)], FileMeta]
+    embedding: Embedding | None = None
     checksum: str
+
+    @property
+    def num_words(self) -> int:
+        """Features that are no dense columns; they come first."""
+        return self.num_features - (self.embedding.columns if self.embedding else 0)
 
     def computed_checksum(self) -> str:
         """What ``checksum`` has to be."""
-        content = self.model_dump(exclude={"name", "checksum"})
+        # What a data set does not have leaves no trace, so that older ones keep their checksum.
+        content = self.model_dump(exclude={"name", "checksum"}, exclude_none=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def check_widths(self, where: str | Path) -> None:
@@ -175,6 +184,8 @@ def checked_meta(content: Any, where: str | Path) -> DataSetMeta:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])[:100]
         raise damaged(where, f"{place}: {first['msg']}") from error
+    if meta.num_words < 0:
+        raise damaged(where, f"more dense columns than its {meta.num_features:,} features")
     if meta.computed_checksum() != meta.checksum:
         raise damaged(where, "its checksum does not match its contents")
     meta.check_widths(where)

@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
+from ray_xml.embedding import Embedding
 from ray_xml.errors import DataSetError
 from ray_xml.sparse import Csr
 from ray_xml.store_meta import (
@@ -186,6 +187,7 @@ class DataSetWriter:
         path: the folder to make. It may exist if it is empty.
         name: the data set's name.
         num_features, num_labels: widths of all splits.
+        embedding: of the last features, where these are dense columns.
         overwrite: replace an existing data set, once the new one is complete.
 
     Attributes:
@@ -203,11 +205,13 @@ class DataSetWriter:
         name: str,
         num_features: int,
         num_labels: int,
+        embedding: Embedding | None = None,
         overwrite: bool = False,
     ) -> None:
         self.path = Path(os.path.realpath(path))
         self._name, self._overwrite = name, overwrite
         self._num_features, self._num_labels = num_features, num_labels
+        self._embedding = embedding
         self.splits: dict[str, SplitWriter] = {}
         self._files: dict[str, FileMeta] = {}
         self.meta: DataSetMeta | None = None
@@ -330,12 +334,14 @@ class DataSetWriter:
             num_labels=self._num_labels,
             splits={name: split for name, split in splits.items() if split is not None},
             files=self._files,
+            embedding=self._embedding,
             checksum="",
         )
         assert splits.keys() == meta.splits.keys(), "a split was begun but not ended"
         meta.check_widths(self.path)
         meta = meta.model_copy(update={"checksum": meta.computed_checksum()})
-        (self._folder / META).write_text(meta.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        text = meta.model_dump_json(indent=2, exclude_none=True) + "\n"
+        (self._folder / META).write_text(text, encoding="utf-8")
         self._partial.flush()
         self._check_place()  # again: it may have changed meanwhile
         self._partial.put_in_place(replaces=looks_like_data_set(self.path))

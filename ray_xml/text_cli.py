@@ -29,6 +29,20 @@ def add_text_sources(sources: argparse._SubParsersAction[argparse.ArgumentParser
         help="files of the test split, or the share of the documents to draw (default: 0.1)",
     )
     text.add_argument("--dev", action="append", default=[], metavar="FILE", help="of a third split")
+    for option, split in (("", "train"), ("test-", "test"), ("dev-", "dev")):
+        text.add_argument(
+            f"--{option}embeddings",
+            metavar="FILE.npy",
+            help=f"vectors of {split}'s documents, a row each, as further features",
+        )
+    text.add_argument(
+        "--embedding-weight",
+        type=float,
+        default=1.0,
+        metavar="W",
+        help="length of the vectors; that of a document's words is 1 (default: 1)",
+    )
+    text.add_argument("--no-words", action="store_true", help="let vectors be the only features")
     text.add_argument("--seed", type=int, default=0, help="another one draws another test split")
     text.add_argument("--allow-empty", action="store_true", help="let rows be without text")
     _add_common(text)
@@ -71,6 +85,11 @@ def add_columns(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument(
         "--delimiter", metavar="CHARACTER", help="between the columns of a CSV file"
     )
+    parser.add_argument(
+        "--embedding-column",
+        metavar="COLUMN",
+        help="of JSON lines or Parquet: the documents' vectors, lists of numbers",
+    )
 
 
 def columns(options: argparse.Namespace) -> Columns:
@@ -83,6 +102,7 @@ def columns(options: argparse.Namespace) -> Columns:
         separator=getattr(options, "label_separator", None) or None,
         id=getattr(options, "id", None),
         delimiter=options.delimiter,
+        embedding=options.embedding_column,
     )
 
 
@@ -160,6 +180,12 @@ def _settings(options: argparse.Namespace) -> TextSettings:
 def _prepare_text(options: argparse.Namespace) -> int:
     from ray_xml.prepare_text import prepare_text
 
+    vectors = {
+        "train": options.embeddings,
+        "test": options.test_embeddings,
+        "dev": options.dev_embeddings,
+    }
+
     def run(out: str, **common: Any) -> Prepared:
         return prepare_text(
             options.files,
@@ -167,6 +193,9 @@ def _prepare_text(options: argparse.Namespace) -> int:
             test=_test(options.test or ["0.1"]),
             dev=options.dev,
             columns=columns(options),
+            embeddings={split: path for split, path in vectors.items() if path is not None},
+            embedding_weight=options.embedding_weight,
+            words=not options.no_words,
             seed=options.seed,
             allow_empty=options.allow_empty,
             **common,

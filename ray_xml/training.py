@@ -97,7 +97,13 @@ class Training:
         kept = kept_lexical(config, data)
         with writing(neighbors_file):
             self.lexical = shared_lexical(
-                neighbors_file, config.neighbors, self.features, self.labels, exchange, kept
+                neighbors_file,
+                config.neighbors,
+                self.features,
+                self.labels,
+                exchange,
+                kept,
+                data.meta.num_words,
             )
         give_back()
         self.steps = Steps(self.encoder, self.classifier, exchange, rows)

@@ -40,6 +40,9 @@ def add_use_commands(commands: argparse._SubParsersAction[argparse.ArgumentParse
         "a .csv, .jsonl, .parquet or .txt file of texts",
     )
     add_columns(predict, required=False)
+    predict.add_argument(
+        "--embeddings", metavar="FILE.npy", help="with --text: the texts' vectors, a row each"
+    )
     predict.add_argument("--split", default="test", help="of a data-set folder")
     predict.add_argument("--top-k", type=positive, default=5)
     predict.add_argument(
@@ -193,6 +196,10 @@ def _predict(options: argparse.Namespace) -> int:
             f"--out {options.out or 'is not set'}: on Ray, predictions go into a folder of Parquet "
             "parts; give --out FOLDER"
         )
+    if not options.text and (options.embeddings or options.embedding_column):
+        from ray_xml.errors import ConfigError
+
+        raise ConfigError("embeddings come beside texts: name their columns with --text")
     if _on_ray(options) and options.text:
         from ray_xml.errors import ConfigError
 
@@ -217,7 +224,9 @@ def _predict(options: argparse.Namespace) -> int:
         if options.text:
             from ray_xml.predict_text import text_documents
 
-            given = text_documents(options.data, columns(options), predictor.vectorizer)
+            given = text_documents(
+                options.data, columns(options), predictor.vectorizer, options.embeddings
+            )
         else:
             given = documents(options.data, options.split, predictor.num_features)
         count = predict_to(predictor, given, target, top=options.top_k, threshold=threshold)
@@ -245,16 +254,23 @@ def _explain(options: argparse.Namespace) -> int:
         raise ConfigError("--explain: words explain a label; give texts, with --text COLUMNS")
     if options.out:
         raise ConfigError("--explain prints its answers; leave out --out")
-    texts = list(islice(texts_of(options.data, columns(options)), _EXPLAINED + 1))
+    given = (
+        (text, None if vectors is None else vectors[place])
+        for texts, vectors in texts_of(options.data, columns(options), options.embeddings)
+        for place, text in enumerate(texts)
+    )
+    texts = list(islice(given, _EXPLAINED + 1))
     if len(texts) > _EXPLAINED:
         raise ConfigError(
             f"--explain: {options.data} has more than {_EXPLAINED} documents; give a few of them"
         )
     predictor = Predictor.load(local_run(options.run))
     threshold = _threshold(options, predictor)
-    for number, text in enumerate(texts):
+    for number, (text, vector) in enumerate(texts):
         print(f"document {number}")
-        for line in explained(predictor, text, top_k=options.top_k, threshold=threshold):
+        for line in explained(
+            predictor, text, top_k=options.top_k, threshold=threshold, embedding=vector
+        ):
             print(line)
     return 0
 

@@ -62,6 +62,8 @@ LAYERS = [
         "ray_xml.synth_labels",
         "ray_xml.label_book",
         "ray_xml.text_split",
+        "ray_xml.embedding",
+        "ray_xml.dense_tail",
     ],
     [
         "ray_xml.follow",

@@ -200,7 +200,10 @@ def test_the_halves_are_scored_by_the_other_half(run: RunFolder, data: DataSet) 
             ids[train.labels.offsets[at]] = 0
             labels = Csr(train.labels.offsets, ids, None, train.labels.num_columns)
             return SimpleNamespace(
-                features=train.features, labels=labels, num_documents=train.num_documents
+                features=train.features,
+                labels=labels,
+                filtered=None,
+                num_documents=train.num_documents,
             )
 
     turned, _, _ = held_out(predictor, Turned())  # type: ignore[arg-type]
