@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ray_xml.dense_tail import without_tail
 from ray_xml.sparse import Csr
 from ray_xml.transfer import placed
 
@@ -26,30 +25,19 @@ class Bags(NamedTuple):
         ids: int64 [nnz], rows of the table that will be summed.
         offsets: int64 [bags], where each bag begins.
         weights: float32 [nnz].
-        tail: float32 [bags, d], besides, the weights of the table's last d rows; None for none.
-        more: float32 [d, rows of the table], further bags that hold every row; None for none.
     """
 
     ids: Tensor
     offsets: Tensor
     weights: Tensor
-    tail: Tensor | None = None
-    more: Tensor | None = None
 
     def to(self, device: torch.device) -> Bags:
-        return Bags(*(None if part is None else placed(part, device) for part in self))
+        return Bags(*(placed(part, device) for part in self))
 
 
 def bags_of(rows: Csr) -> Bags:
     """One bag a row."""
     rows = rows.packed()
-    parts = without_tail(rows)
-    if parts is not None:
-        return _bags_of(parts[0])._replace(tail=torch.from_numpy(parts[1]))
-    return _bags_of(rows)
-
-
-def _bags_of(rows: Csr) -> Bags:
     weights = np.ones(rows.nnz, np.float32) if rows.values is None else rows.values
     return Bags(
         torch.from_numpy(rows.ids.astype(np.int64)),
@@ -65,16 +53,6 @@ def transposed_bags(rows: Csr) -> tuple[np.ndarray, Bags]:
         (columns, bags): int64 [U] ascending, and U bags whose ids are row numbers, ascending.
     """
     rows = rows.packed()
-    parts = without_tail(rows)
-    if parts is None:
-        return _used_columns(rows)
-    columns, bags = _used_columns(parts[0])
-    last = np.arange(rows.num_columns - parts[1].shape[1], rows.num_columns)
-    more = torch.from_numpy(parts[1]).t().contiguous()
-    return np.concatenate([columns, last]), bags._replace(more=more)
-
-
-def _used_columns(rows: Csr) -> tuple[np.ndarray, Bags]:
     if rows.num_columns > 32 * rows.nnz:
         # scipy's transposition takes time for every column there is: few entries in a very wide
         # matrix are renumbered first.
@@ -98,13 +76,7 @@ def _transposed(rows: Csr) -> tuple[np.ndarray, Bags]:
 def sum_bags(table: Tensor, bags: Bags) -> Tensor:
     """float32 [bags, D]: the weighted row sums; an empty bag gives zeros."""
     if len(bags.offsets) == 0:
-        found = table.new_zeros((0, table.shape[1]))
-    else:
-        found = F.embedding_bag(
-            bags.ids, table, bags.offsets, mode="sum", per_sample_weights=bags.weights
-        )
-    if bags.tail is not None:
-        found = torch.addmm(found, bags.tail, table[len(table) - bags.tail.shape[1] :])
-    if bags.more is not None:
-        found = torch.cat([found, bags.more @ table])
-    return found
+        return table.new_zeros((0, table.shape[1]))
+    return F.embedding_bag(
+        bags.ids, table, bags.offsets, mode="sum", per_sample_weights=bags.weights
+    )

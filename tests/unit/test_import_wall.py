@@ -63,7 +63,6 @@ LAYERS = [
         "ray_xml.label_book",
         "ray_xml.text_split",
         "ray_xml.embedding",
-        "ray_xml.dense_tail",
     ],
     [
         "ray_xml.follow",
