@@ -46,8 +46,8 @@ def main() -> None:
     parser.add_argument("config", nargs="?")
     parser.add_argument("--work", type=Path)
     parser.add_argument("--steps", action="store_true")
-    parser.add_argument("--weights", type=float, nargs="*", default=[1.0])
-    parser.add_argument("--kinds", nargs="*", default=["words", "vectors", "both"])
+    parser.add_argument("--weights", default="1", help="of the vectors beside words: 0.5,1")
+    parser.add_argument("--kinds", default="words,vectors,both")
     options, overrides = parser.parse_known_args()
     if options.steps:
         steps()
@@ -56,9 +56,9 @@ def main() -> None:
     splits = [name for name in ("train", "dev", "test") if has(options.data, name)]
     if not (options.work / "test.npy").exists():
         make(options.data, splits, options.work)
-    for kind in options.kinds:
-        for weight in options.weights if kind == "both" else [1.0]:
-            measure(kind, weight, splits, options.work, options.config, overrides)
+    for kind in options.kinds.split(","):
+        for weight in options.weights.split(",") if kind == "both" else ["1"]:
+            measure(kind, float(weight), splits, options.work, options.config, overrides)
 
 
 def has(folder: Path, split: str) -> bool:

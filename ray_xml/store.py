@@ -91,6 +91,9 @@ class Split:
             ((offsets, labels),) = map_split(path, FILTER_SCHEMA)
             rows = Csr(offsets, labels, None, self._labels.num_columns)
             rows.check("pairs")
+            keys = rows.row_of_entry() * rows.num_columns + rows.packed().ids
+            if (np.diff(keys) <= 0).any():
+                raise ValueError("a row's labels are not strictly ascending")
         except (pa.ArrowException, OSError, ValueError) as error:
             raise damaged(path, str(error)[:200]) from error
         if rows.num_rows != self.num_documents:
