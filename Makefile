@@ -33,7 +33,7 @@ demo: $(VENV)/.ready data/demo/meta.json
 	$(BIN)/ray-xml examples runs/demo
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python tests/side_by_side.py
 
 test-cluster: $(VENV)/.ready
 	$(BIN)/python -m pytest --minutes -m minutes

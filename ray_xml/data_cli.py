@@ -72,21 +72,26 @@ def add_data_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
 def _prepare_xc(options: argparse.Namespace) -> int:
     from ray_xml.console import Counter
     from ray_xml.data_url import data_out
+    from ray_xml.input_url import files_here
     from ray_xml.prepare import prepare_xc
 
-    with Counter() as counter, data_out(options.out, overwrite=options.overwrite) as out:
+    with (
+        Counter() as counter,
+        data_out(options.out, overwrite=options.overwrite) as out,
+        files_here(options) as here,
+    ):
         meta = prepare_xc(
-            options.train,
-            options.test,
+            here.train,
+            here.test,
             out,
             name=options.name,
-            dev=options.dev,
-            train_labels=options.train_labels,
-            test_labels=options.test_labels,
-            dev_labels=options.dev_labels,
-            label_names=options.label_names,
-            feature_names=options.feature_names,
-            filters=filters(options, ("train", "test", "dev")),
+            dev=here.dev,
+            train_labels=here.train_labels,
+            test_labels=here.test_labels,
+            dev_labels=here.dev_labels,
+            label_names=here.label_names,
+            feature_names=here.feature_names,
+            filters=filters(here, ("train", "test", "dev")),
             sort_ids=options.sort_ids,
             overwrite=options.overwrite,
             progress=counter.show,

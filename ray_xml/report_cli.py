@@ -10,24 +10,25 @@ if TYPE_CHECKING:
     from ray_xml.report_data import Gathered
 
 _RUN = "a run folder or an exported model, or the URL of one"
+_REPORT, _COMPARE = "report.html", "compare.html"
 
 
 def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the commands to the command line's."""
     report = commands.add_parser("report", help="a run as one HTML page: curves, accuracy, labels")
     report.add_argument("run", help=_RUN)
-    _add_options(report, "report.html")
+    _add_options(report, None, "report.html in the run folder; of a model or URL, here")
     report.set_defaults(command=_report)
 
     compare = commands.add_parser("compare", help="runs side by side as one HTML page")
     compare.add_argument("run", help=f"{_RUN}: what the others are held against")
     compare.add_argument("others", nargs="+", metavar="run", help="others on the same data set")
-    _add_options(compare, "compare.html")
+    _add_options(compare, _COMPARE, _COMPARE)
     compare.set_defaults(command=_compare)
 
 
-def _add_options(parser: argparse.ArgumentParser, out: str) -> None:
-    parser.add_argument("--out", default=out, metavar="FILE", help=f"(default: {out})")
+def _add_options(parser: argparse.ArgumentParser, out: str | None, told: str) -> None:
+    parser.add_argument("--out", default=out, metavar="FILE", help=f"(default: {told})")
     parser.add_argument("--split", default="test")
     parser.add_argument("--data", help="data-set folder or URL (default: the run's)")
 
@@ -35,10 +36,21 @@ def _add_options(parser: argparse.ArgumentParser, out: str) -> None:
 def _report(options: argparse.Namespace) -> int:
     from ray_xml.report import report_page
 
-    _check_out(options.out)
+    out = options.out or _beside(options.run)
+    _check_out(out)
     gathered = _gather(options.run, options)
-    arguments = ["report", options.run, *_given(options, "report.html")]
-    return _write(options.out, report_page(gathered, arguments))
+    return _write(out, report_page(gathered, ["report", options.run, *_given(options, None)]))
+
+
+def _beside(run: str) -> str:
+    """In the run's folder, where the run's other files are; an exported model has nothing more than
+    it needs, and nothing is written at a URL."""
+    from pathlib import Path
+
+    from ray_xml.export import is_export
+
+    inside = Path(run).is_dir() and not is_export(Path(run))
+    return str(Path(run, _REPORT)) if inside else _REPORT
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -47,7 +59,7 @@ def _compare(options: argparse.Namespace) -> int:
 
     _check_out(options.out)
     first = _gather(options.run, options)
-    arguments = ["compare", options.run, *options.others, *_given(options, "compare.html")]
+    arguments = ["compare", options.run, *options.others, *_given(options, _COMPARE)]
     # One yardstick for all: the first run's data set and propensities.
     options.data = options.data or first.config.data
     others = [_gather(one, options, first) for one in options.others]
@@ -75,7 +87,7 @@ def _gather(run: str, options: argparse.Namespace, first: Gathered | None = None
     return gathered if options.command is _report else replace(gathered, predictor=None)
 
 
-def _given(options: argparse.Namespace, out: str) -> list[str]:
+def _given(options: argparse.Namespace, out: str | None) -> list[str]:
     """The options as they would be typed, without those left as they are."""
     usual = {"out": out, "split": "test", "data": None}
     given = [(key, getattr(options, key)) for key, value in usual.items()]
@@ -89,7 +101,7 @@ def _check_out(out: str) -> None:
     from ray_xml.errors import ConfigError
 
     if Path(out).is_dir():
-        raise ConfigError(f"--out {out} is a folder; give a file in it, such as {out}/report.html")
+        raise ConfigError(f"--out {out} is a folder; give a file in it, such as {out}/{_REPORT}")
 
 
 def _write(out: str, text: str) -> int:

@@ -14,7 +14,7 @@ from ray_xml.svg import shortened
 from ray_xml.truth import Truth
 
 _COUNT, _SEED = 3, 0
-_TITLE, _SUMMARY, _FEATURES, _MISSED = 120, 400, 12, 15
+_TITLE, _SUMMARY, _FEATURES, _MISSED = 120, 400, 12, 5
 
 
 def sample_documents(gathered: Gathered, measured: Measured, predictor: Predictor) -> str:
@@ -80,7 +80,7 @@ def _articles(
                     f"<li>{mark}<span>{score:.2f}</span>{shown_name(gathered.label(int(label)))}</li>"
                 )
         missed = sorted(true - set(predicted.labels[place].tolist()))
-        told = ", ".join(shown_name(gathered.label(one)) for one in missed[:_MISSED])
+        told = " · ".join(shown_name(gathered.label(one)) for one in missed[:_MISSED])
         more = f" and {len(missed) - _MISSED} more" * (len(missed) > _MISSED)
         made.append(
             f"<article><h4>{name(shortened(head, _TITLE))}</h4>"

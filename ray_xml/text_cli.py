@@ -180,18 +180,17 @@ def _settings(options: argparse.Namespace) -> TextSettings:
 def _prepare_text(options: argparse.Namespace) -> int:
     from ray_xml.prepare_text import prepare_text
 
-    vectors = {
-        "train": options.embeddings,
-        "test": options.test_embeddings,
-        "dev": options.dev_embeddings,
-    }
-
-    def run(out: str, **common: Any) -> Prepared:
+    def run(here: argparse.Namespace, out: str, **common: Any) -> Prepared:
+        vectors = {
+            "train": here.embeddings,
+            "test": here.test_embeddings,
+            "dev": here.dev_embeddings,
+        }
         return prepare_text(
-            options.files,
+            here.files,
             out,
-            test=_test(options.test or ["0.1"]),
-            dev=options.dev,
+            test=_test(here.test or ["0.1"]),
+            dev=here.dev,
             columns=columns(options),
             embeddings={split: path for split, path in vectors.items() if path is not None},
             embedding_weight=options.embedding_weight,
@@ -214,15 +213,9 @@ def _test(given: list[str]) -> list[str] | float:
 def _prepare_lf(options: argparse.Namespace) -> int:
     from ray_xml.prepare_lf import prepare_lf
 
-    def run(out: str, **common: Any) -> Prepared:
-        return prepare_lf(
-            options.train,
-            options.test,
-            options.labels,
-            out,
-            filters=filters(options, ("train", "test")),
-            **common,
-        )
+    def run(here: argparse.Namespace, out: str, **common: Any) -> Prepared:
+        pairs = filters(here, ("train", "test"))
+        return prepare_lf(here.train, here.test, here.labels, out, filters=pairs, **common)
 
     return _prepare(options, run)
 
@@ -232,12 +225,18 @@ def _prepare(options: argparse.Namespace, run: Any) -> int:
     from ray_xml.data_summary import told
     from ray_xml.data_url import data_out
     from ray_xml.errors import ConfigError
+    from ray_xml.input_url import files_here
 
     if options.processes is not None and options.processes < 1:
         raise ConfigError(f"--processes {options.processes}: at least 1 must read")
     settings = _settings(options)
-    with Counter() as counter, data_out(options.out, overwrite=options.overwrite) as out:
+    with (
+        Counter() as counter,
+        data_out(options.out, overwrite=options.overwrite) as out,
+        files_here(options) as here,
+    ):
         made = run(
+            here,
             out,
             settings=settings,
             name=options.name,

@@ -18,6 +18,7 @@ from fuzz_targets import DATA_TEXTS, EXPORT_FILES, RUN_FILES, TEXT_ENDINGS
 from tiny import DIM, FEATURES, XC, Artefacts
 
 from ray_xml.checkpoint import folder_of
+from ray_xml.probability import UNFITTED
 from ray_xml.store_meta import FILTER_SCHEMA
 
 NAMES = b"a\nb\xc3\xbc\nc\nd\ne\nf\n"
@@ -148,7 +149,10 @@ def seeds(target: str, made: Artefacts) -> list[bytes]:
         event = {"epoch": 1, "epochs": 2, "phase": "classifier", "done": 1, "total": 2,
                  "docs_per_second": 5.0, "loss": 1.0}  # fmt: skip
         files = [(made.run / name).read_bytes() for name in RUN_FILES[:3]]
-        return [bytes([i]) + text for i, text in enumerate([*files, json.dumps(event).encode()])]
+        seal = json.loads((checkpoint / "manifest.json").read_bytes())["seal"]
+        fitted = {"checkpoint": seal, **UNFITTED.as_dict()}
+        files += [json.dumps(tree).encode() for tree in (event, fitted)]
+        return [bytes([i]) + text for i, text in enumerate(files)]
     if target == "storage":
         manifest = json.loads((checkpoint / "manifest.json").read_bytes())
         return [

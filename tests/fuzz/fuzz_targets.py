@@ -51,7 +51,9 @@ from ray_xml.text import TextSettings, Vectorizer
 from ray_xml.token_table import token_table
 from ray_xml.xc_io import open_xc
 
-RUN_FILES = ("config.yaml", "metrics.jsonl", "losses/epoch-0002.npy", "progress.json")
+RUN_FILES = (
+    "config.yaml", "metrics.jsonl", "losses/epoch-0002.npy", "progress.json", "probability.json",
+)  # fmt: skip
 EXPORT_FILES = ("model.safetensors", "manifest.json", "config.yaml", "labels.txt")
 DATA_TEXTS = ("labels.txt", "test_documents.jsonl")
 
@@ -342,6 +344,8 @@ class Targets:
                 run.step_losses()
             except RayXmlError:
                 pass
+            with redirect_stderr(io.StringIO()):  # which names another checkpoint's
+                self._use_run(resume=False)
             self._begin(run)
 
     def storage(self, data: bytes) -> None:
@@ -428,7 +432,8 @@ class Targets:
                 aside.rename(self._checkpoint)
             for path, content in kept.items():
                 path.write_bytes(content)
-            run.progress_file.unlink(missing_ok=True)
+            for made in (run.progress_file, run.probability_file):
+                made.unlink(missing_ok=True)
 
     def _begin(self, run: RunFolder) -> None:
         """Goes on with the run; its lines are then lines."""

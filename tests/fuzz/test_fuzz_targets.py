@@ -41,7 +41,7 @@ def test_seeds_are_good_inputs(targets: Targets, monkeypatch: pytest.MonkeyPatch
         check_predictions(found, rows)
 
     monkeypatch.setattr("fuzz_targets.check_predictions", count)
-    for name in ("meta", "arrow", "manifest", "part", "lexical", "export", "rows"):
+    for name in ("meta", "arrow", "manifest", "part", "lexical", "export", "rows", "run_files"):
         before = len(made)
         for seed in fuzz_seeds.seeds(name, targets.made):
             getattr(targets, name)(seed)

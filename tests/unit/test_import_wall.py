@@ -110,6 +110,7 @@ LAYERS = [
     ["ray_xml.text_fit"],
     ["ray_xml.xc_io", "ray_xml.docstrings", "ray_xml.synth", "ray_xml.data_copy"],
     ["ray_xml.data_url", "ray_xml.row_files", "ray_xml.filter_file", "ray_xml.truth"],
+    ["ray_xml.input_url"],
     ["ray_xml.row_values"],
     ["ray_xml.prepare_text"],
     ["ray_xml.prepare_lf"],

@@ -270,6 +270,19 @@ def test_a_tiny_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert any(re.fullmatch(r"label \d ü", one) for one in page.of("bdi"))
 
 
+def test_a_report_lies_in_its_run_s_folder(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", str(run.path)]) == 0
+    (run.path / "report.html").unlink()
+    assert main(["export", str(run.path), "model"]) == 0
+    before = sorted(file.name for file in Path("model").iterdir())
+    assert main(["report", "model"]) == 0
+    assert sorted(file.name for file in Path("model").iterdir()) == before
+    assert Path("report.html").is_file()
+
+
 def test_what_is_wrong_is_told(
     run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
