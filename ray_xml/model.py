@@ -113,11 +113,15 @@ def model_of_run(path: str | Path) -> Model:
     run = RunFolder(path)
     folder = run.model()
     model = model_of_checkpoint(folder, run.config(), run.neighbors_file)
-    return replace(model, probability=_probability(run, folder))
+    return replace(model, probability=probability_of(run, folder))
 
 
-def _probability(run: RunFolder, folder: Path) -> Probability:
-    """What ``ray-xml calibrate`` left in the run folder, if it is of this checkpoint."""
+def probability_of(run: RunFolder, folder: Path) -> Probability:
+    """What ``ray-xml calibrate`` left in the run folder, if it is of this checkpoint.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
     file = run.probability_file
     try:
         seal = str(checkpoint.read_manifest(folder)["seal"])

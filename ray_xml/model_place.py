@@ -19,12 +19,16 @@ from ray_xml.model import (
     RangeModel,
     documents_of_checkpoint,
     labels_known,
+    probability_of,
     range_of_checkpoint,
 )
+from ray_xml.model_words import vectorizer_of
 from ray_xml.partition import even
+from ray_xml.probability import Probability
 from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
 from ray_xml.run_url import local_run
+from ray_xml.text import Vectorizer
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,22 @@ class ModelPlace:
         known: np.ndarray = labels_known(load_lexical(run.neighbors_file, config.neighbors))
         places = even(len(known), of)[number]
         return range_of_checkpoint(self._folder(run), config, known, places)
+
+    def probability(self) -> Probability:
+        """What its scores are worth; errors as above."""
+        path = self._checked()
+        if self.epoch is None:
+            return load_documents(path).probability
+        run = RunFolder(path)
+        return probability_of(run, self._folder(run))
+
+    def vectorizer(self, num_features: int) -> Vectorizer:
+        """What makes its features of texts.
+
+        Raises:
+            DataSetError: see ``vectorizer_of``.
+        """
+        return vectorizer_of(self._checked(), self.config().data, num_features)
 
     def config(self) -> RunConfig:
         """The run's config; errors as above."""

@@ -56,9 +56,9 @@ def _articles(
     documents = measured.data.split(measured.split)
     features = documents.features.take(rows)
     whole, top = Truth.of(documents), measured.tally.top
-    own = whole.take(rows)
-    predicted = Predictions(*own.best(*predictor.predict(features, whole.asked(top)), top))
-    truth = own.labels
+    theirs = whole.take(rows)
+    predicted = Predictions(*theirs.best(*predictor.predict(features, whole.asked(top)), top))
+    truth = theirs.labels
     feature_names = measured.data.feature_names() if measured.titles is None else None
     made = []
     for place, row in enumerate(rows.tolist()):

@@ -88,18 +88,23 @@ def read_rows(paths: Sequence[str], columns: Columns) -> Iterator[Block]:
         InputError: a file is missing, of an unknown kind, damaged, or lacks a column.
     """
     for path in paths:
-        for file in _files(path):
+        for file in files_of(path):
             yield from _reader(file)(file, columns)
 
 
 def check_files(paths: Sequence[str], columns: Columns) -> None:
     """Looks at the beginning of each file; errors are those of ``read_rows``."""
     for path in paths:
-        for file in _files(path):
+        for file in files_of(path):
             next(_reader(file)(file, columns), None)
 
 
-def _files(path: str) -> list[str]:
+def files_of(path: str) -> list[str]:
+    """The file, or those of a folder in the order of their names.
+
+    Raises:
+        InputError: the folder holds none.
+    """
     if not Path(path).is_dir():
         return [path]
     inside = sorted(str(file) for file in Path(path).glob("*.parquet"))

@@ -77,6 +77,15 @@ def rows_of(block: Block, columns: Columns, *, allow_empty: bool) -> Rows:
     return rows
 
 
+def documents_in(block: Block) -> int:
+    """How many documents ``rows_of`` finds in a block."""
+    if not isinstance(block.rows, list):
+        return int(block.rows.num_rows)
+    if block.plain:
+        return len(block.rows)
+    return sum(bool(line.decode("utf-8-sig", "replace").strip()) for line in block.rows)
+
+
 def content_hashes(texts: list[str]) -> np.ndarray:
     """uint64 [n]: equal for texts that are the same but for spacing and case."""
     keys = (" ".join(text.split()).casefold().encode("utf-8", "surrogatepass") for text in texts)

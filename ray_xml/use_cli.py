@@ -71,7 +71,7 @@ def add_use_commands(commands: argparse._SubParsersAction[argparse.ArgumentParse
     calibrate = commands.add_parser(
         "calibrate", help="learn from validation documents how often a score is right"
     )
-    calibrate.add_argument("run", help="a run folder; its data set must be there")
+    calibrate.add_argument("run", help="a run folder, or its URL; its data set must be there")
     calibrate.set_defaults(command=_calibrate)
 
     export = commands.add_parser("export", help="a small folder for prediction alone")
@@ -200,20 +200,6 @@ def _predict(options: argparse.Namespace) -> int:
         from ray_xml.errors import ConfigError
 
         raise ConfigError("embeddings come beside texts: name their columns with --text")
-    if _on_ray(options) and options.text:
-        from ray_xml.errors import ConfigError
-
-        raise ConfigError(
-            "--text: texts are predicted by one process; leave out --workers, --label-shards, "
-            "--address and RAY_ADDRESS"
-        )
-    if _on_ray(options) and options.precision is not None:
-        from ray_xml.errors import ConfigError
-
-        raise ConfigError(
-            "--precision: labels are cut off by one process; leave out --workers, --label-shards, "
-            "--address and RAY_ADDRESS"
-        )
     if options.explain:
         return _explain(options)
     if _on_ray(options):
@@ -279,9 +265,16 @@ def _calibrate(options: argparse.Namespace) -> int:
     from ray_xml.calibrate import TOP, calibrate
     from ray_xml.data_url import open_data
     from ray_xml.run_folder import RunFolder
+    from ray_xml.run_storage import RunStorage
+    from ray_xml.run_url import local_run
+    from ray_xml.storage import is_url
 
-    run = RunFolder(options.run)
-    fitted, documents = calibrate(run, open_data(run.config().data))
+    run = RunFolder(local_run(options.run))
+    config = run.config()
+    fitted, documents = calibrate(run, open_data(config.data))
+    storage = options.run if is_url(options.run) else config.resources.storage
+    if storage is not None:
+        RunStorage(storage).send_probability(run)
     print(
         f"{run.probability_file}: the {TOP} best predictions of {documents:,} validation documents,"
         f" of {fitted.counts.sum():,} {fitted.right.sum() / fitted.counts.sum():.1%} are right"
@@ -294,6 +287,7 @@ def _predict_parts(options: argparse.Namespace) -> int:
     from ray_xml.cluster.predict import PART, predict
     from ray_xml.model_place import ModelPlace
     from ray_xml.model_words import label_names_of
+    from ray_xml.predict_inputs import Texts
     from ray_xml.run_url import local_run
 
     written = predict(
@@ -301,7 +295,9 @@ def _predict_parts(options: argparse.Namespace) -> int:
         options.data,
         options.out,
         split=options.split,
+        texts=Texts(columns(options), options.embeddings) if options.text else None,
         top=options.top_k,
+        precision=options.precision,
         part_size=options.part_size or PART,
         names=label_names_of(local_run(options.run), ModelPlace.find(options.run).config().data),
         crews=_crews(options),

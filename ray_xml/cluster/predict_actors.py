@@ -30,12 +30,13 @@ from ray_xml.errors import DataSetError, InputError, LostError
 from ray_xml.label_search import Found
 from ray_xml.model_place import ModelPlace
 from ray_xml.predict_blocks import Documents, blocks
-from ray_xml.predict_documents import BLOCK, DocumentSide, Predictions
+from ray_xml.predict_documents import BLOCK, DocumentSide, Predictions, at_least
 from ray_xml.predict_inputs import Part
 from ray_xml.predict_parts import PartsFolder
 from ray_xml.predict_shard import ModelShard
 from ray_xml.predict_table import schema, table
 from ray_xml.run_data import metric_sums
+from ray_xml.text import Vectorizer
 from ray_xml.truth import Truth
 
 _AHEAD = 2  # blocks a worker has under way at each shard
@@ -82,28 +83,43 @@ class PredictWorker:
     def _side(self) -> DocumentSide:
         return DocumentSide(self._place.documents())
 
+    @cached_property
+    def _vectorizer(self) -> Vectorizer:
+        return self._place.vectorizer(self._side.model.num_features)
+
     def ready(self) -> int:
         """Loads; returns the number of labels."""
         with _told():
             return self._side.model.num_labels
 
-    def predict(self, part: Part, out: str, top: int, names: pa.Array | None) -> int:
-        """Writes the predictions of a part.
+    def predict(
+        self,
+        part: Part,
+        out: str,
+        top: int,
+        names: pa.Array | None,
+        threshold: float | None = None,
+    ) -> int:
+        """Writes the predictions of a part; ``threshold`` is the least score of those given.
 
         Returns:
             peak resident bytes of this process.
         """
         with _told(), PartsFolder(out).part(part.number) as draft:
-            self._write(part, draft, top, names)
+            self._write(part, draft, top, names, threshold)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-    def _write(self, part: Part, draft: Any, top: int, names: pa.Array | None) -> None:
+    def _write(
+        self, part: Part, draft: Any, top: int, names: pa.Array | None, threshold: float | None
+    ) -> None:
         writer: pq.ParquetWriter | None = None
         first = part.start
-        given = blocks(part, self._side.model.num_features, BLOCK)
+        vectorizer = self._vectorizer if part.file.texts is not None else None
+        given = blocks(part, self._side.model.num_features, BLOCK, vectorizer)
         try:
             for documents, found in self._answers(given, top):
-                rows = table(found, first, names, documents.ids)
+                kept = found if threshold is None else at_least(found, threshold)
+                rows = table(kept, first, names, documents.ids)
                 first += len(found.labels)
                 writer = writer or pq.ParquetWriter(draft, rows.schema)
                 writer.write_batch(rows)

@@ -299,6 +299,3 @@ def test_texts_are_predicted_by_the_models_own_vectoriser(tmp_path: Path, capsys
     (export / "vectorizer.json").unlink()
     assert main(["predict", str(export), *given[0]]) == 1
     assert "no vectorizer.json" in capsys.readouterr().err
-    folder = ["--out", str(tmp_path / "parts"), "--workers", "2"]
-    assert main(["predict", str(export), *given[0], *folder]) == 1
-    assert "leave out --workers" in capsys.readouterr().err
