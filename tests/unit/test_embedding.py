@@ -180,8 +180,12 @@ def test_the_sparse_channel_knows_words_alone(folder: Path, both: DataSet) -> No
 def test_predictions_from_texts_and_vectors(
     run: RunFolder, folder: Path, both: DataSet, tmp_path: Path, capsys: Capture
 ) -> None:
-    exported = tmp_path / "model"
+    exported, small = tmp_path / "model", tmp_path / "small"
     export(model_of_run(run.path), both.path, exported, "fp16")
+    export(model_of_run(run.path), both.path, small, "int8")
+    test = both.split("test").features
+    whole, cut = (Predictor.load(one).predict_features(test, 1).labels for one in (run.path, small))
+    assert (whole == cut).mean() > 0.9
     given = [text for text, _ in texts(1, TEST)]
     vectors = np.load(folder / "test.npy")
     for place in (run.path, exported):
@@ -231,7 +235,9 @@ def test_vectors_alone(folder: Path, tmp_path: Path) -> None:
         check_data(config, data)
 
 
-def test_an_embedding_is_one_reason(run: RunFolder, folder: Path) -> None:
+def test_an_embedding_is_one_reason(
+    run: RunFolder, folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
     predictor = Predictor.load(run.path)
     text, vector = texts(1, TEST)[4][0], np.load(folder / "test.npy")[4]
     tag = predictor.predict([text], top_k=1, embeddings=vector[None])[0][0]
@@ -246,7 +252,15 @@ def test_an_embedding_is_one_reason(run: RunFolder, folder: Path) -> None:
     without = log_odds(*sides, Csr.from_scipy(bare.tocsr()), tag.label)[0]
     told = {one.term: one.contribution for one in why.terms}
     assert told["embedding"] == pytest.approx(why.log_odds - without, abs=1e-3)
-    assert "embedding +" in "\n".join(explained(predictor, text, top_k=1, embedding=vector))
+    lines = list(explained(predictor, text, top_k=1, embedding=vector))
+    assert "embedding +" in "\n".join(lines)
+    (tmp_path / "one.txt").write_text(f"{text}\n")
+    np.save(tmp_path / "one.npy", vector[None])
+    command = ["predict", str(run.path), str(tmp_path / "one.txt"), "--text", "text"]
+    command += ["--embeddings", str(tmp_path / "one.npy"), "--explain", "--top-k", "1"]
+    capsys.readouterr()
+    assert main(command) == 0
+    assert capsys.readouterr().out.splitlines() == ["document 0", *lines]
 
 
 def test_texts_without_their_vectors(run: RunFolder, folder: Path, capsys: Capture) -> None:
