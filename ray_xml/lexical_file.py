@@ -29,6 +29,7 @@ _KINDS = {
     "scale": np.float32,
     "share": np.float32,
     "weights": np.float32,
+    "vectors": np.float16,
 }
 FORMAT_VERSION = 2  # 1 held documents by rows, and no words
 
@@ -139,12 +140,13 @@ def _check_lengths(named: Mapping[str, np.ndarray]) -> None:
         "words.scale": labels,
         "words.share": features,
         "weights": features,
+        "vectors": documents * features,
     }
     for name, array in named.items():
         kind = _KINDS.get(name.rpartition(".")[2])
         if array.dtype != kind or len(array) != lengths.get(name, len(array)):
             raise ValueError(f"{name} is {array.dtype} {list(array.shape)}")
-        if kind == np.float32 and not is_finite(array):
+        if np.dtype(kind).kind == "f" and not is_finite(array):
             raise ValueError(f"{name} is not finite")
 
 

@@ -7,6 +7,9 @@ index. There is nothing to train and nothing that grows old as the encoder learn
 
 Cutting documents to their heaviest features makes the search an order of magnitude faster than
 on whole documents, and no less accurate (docs/ablations.md).
+
+Documents that have no words, only dense columns (see ``embedding``), are searched for exactly among
+their vectors.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from ray_xml.cut_documents import cut
 from ray_xml.postings import Postings, spread
 from ray_xml.sparse import Csr
 from ray_xml.top_entries import largest, top_entries
+from ray_xml.vector_neighbors import VectorNeighbors
 
 SHARP, FLAT = 4.0, 2.0  # exponents of the similarity in the two kinds of votes
 _SEARCH_BLOCK = 128  # documents searched at a time: bounds the scratch memory
@@ -78,16 +82,23 @@ class Neighbors:
         labels: [N, L] the documents' labels.
         weights: float32 [V], idf weights that queries get too, 0 of dense columns, which would
             make every document a neighbour of every other; None for none.
+        vectors: float16 [N, V], of unit length, of documents without words; None for others.
         label_counts: int64 [L]: documents of each label.
     """
 
     def __init__(
-        self, config: NeighborsConfig, postings: Csr, labels: Csr, weights: np.ndarray | None
+        self,
+        config: NeighborsConfig,
+        postings: Csr,
+        labels: Csr,
+        weights: np.ndarray | None,
+        vectors: np.ndarray | None = None,
     ) -> None:
         """
         Args:
-            postings: [V, N], the documents' weights by feature; see ``of_documents``.
-            labels, weights: the attributes.
+            postings: [V, N], the documents' weights by feature; see ``of_documents``. Empty where
+                there are vectors.
+            labels, weights, vectors: the attributes.
 
         Raises:
             ValueError: damaged, or they do not fit each other.
@@ -100,19 +111,26 @@ class Neighbors:
             raise ValueError("documents without weights")
         if weights is not None and weights.shape != (postings.num_rows,):
             raise ValueError(f"weights are {weights.shape}, for {postings.num_rows} features")
-        self.config, self.labels, self.weights = config, labels, weights
+        if vectors is not None and vectors.shape != (labels.num_rows, postings.num_rows):
+            raise ValueError(f"vectors are {vectors.shape}, for {labels.num_rows} documents")
+        self.config, self.labels, self.weights, self.vectors = config, labels, weights, vectors
         self.label_counts = labels.column_counts()
         # No more than there are, whatever the config asks for: lists take memory.
         self._size = min(config.size, labels.num_rows)
         self._postings = Postings(postings)
+        self._exact = None if vectors is None else VectorNeighbors(vectors)
 
     @staticmethod
     def of_documents(
-        config: NeighborsConfig, documents: Csr, labels: Csr, weights: np.ndarray | None
+        config: NeighborsConfig,
+        documents: Csr,
+        labels: Csr,
+        weights: np.ndarray | None,
+        vectors: np.ndarray | None = None,
     ) -> Neighbors:
         """An index of documents [N, V] from ``cut``; errors are those of the constructor."""
         documents.check("documents")
-        return Neighbors(config, documents.transpose(), labels, weights)
+        return Neighbors(config, documents.transpose(), labels, weights, vectors)
 
     @staticmethod
     def build(
@@ -132,6 +150,9 @@ class Neighbors:
             return Neighbors(config, none, labels, None)
         weights, width = None, features.num_columns
         words = width if words is None else words
+        if words == 0:
+            none = Csr(np.zeros(width + 1, np.int64), *_NOTHING, features.num_rows)
+            return Neighbors(config, none, labels, None, VectorNeighbors.build(features).vectors)
         of_words = features if words == width else features.columns(0, words)
         if config.idf == "on" or (config.idf == "auto" and _carries_no_weights(of_words)):
             counts = of_words.column_counts()
@@ -167,7 +188,11 @@ class Neighbors:
             "labels.ids": labels.ids,
             "widths": np.array([postings.num_columns, labels.num_columns]),
         }
-        return named if self.weights is None else {**named, "weights": self.weights}
+        if self.weights is not None:
+            named["weights"] = self.weights
+        if self.vectors is not None:
+            named["vectors"] = self.vectors.reshape(-1)
+        return named
 
     @staticmethod
     def from_tensors(config: NeighborsConfig, named: Mapping[str, np.ndarray]) -> Neighbors:
@@ -185,10 +210,15 @@ class Neighbors:
             documents,
         )
         known = Csr(named["labels.offsets"], named["labels.ids"], None, labels)
-        return Neighbors(config, postings, known, named.get("weights"))
+        vectors = named.get("vectors")
+        if vectors is not None:
+            vectors = vectors.reshape(documents, postings.num_rows)
+        return Neighbors(config, postings, known, named.get("weights"), vectors)
 
     def queries(self, features: Csr) -> Csr:
-        """[n, V]: documents cut as the indexed ones were."""
+        """[n, V]: documents cut as the indexed ones were; whole where these have vectors."""
+        if self._exact is not None:
+            return features
         return cut(features, self.config.terms, self.weights)
 
     def vote(self, queries: Csr) -> Votes:
@@ -212,6 +242,10 @@ class Neighbors:
     def nearest(self, query: Csr) -> tuple[np.ndarray, np.ndarray]:
         """(int64 [≤ k], float32 [≤ k]): the neighbours that vote for a document from ``queries``,
         [1, V], and their similarities, best first."""
+        if self._exact is not None:
+            places, similarities = self._exact.nearest(query, self._size, _LEAST)
+            near = similarities[0] > 0
+            return places[0][near], similarities[0][near]
         alike = self._postings.product(query)
         nearest = largest(alike, self._size)
         nearest = nearest[alike[nearest] >= _LEAST]
@@ -234,8 +268,12 @@ class Neighbors:
         votes[0, 0, : len(best)], votes[1, 0, : len(best)] = by_flat[best], by_sharp[best]
         return Votes(found, votes[0], votes[1], flat.sum(keepdims=True), sharp.sum(keepdims=True))
 
-    def _vote(self, queries: Csr) -> Votes:
+    def _nearest_each(self, queries: Csr) -> tuple[np.ndarray, np.ndarray]:
+        """(int64 [n, k], float32 [n, k]): neighbours and their similarities, best first, 0 where
+        there is no more."""
         n, k = queries.num_rows, self._size
+        if self._exact is not None:
+            return self._exact.nearest(queries, k, _LEAST)
         places, similarities = np.zeros((n, k), np.int64), np.zeros((n, k), np.float32)
         short = self._postings.work(queries) <= _SHORT
         together = np.flatnonzero(short)
@@ -245,6 +283,11 @@ class Neighbors:
         for row in np.flatnonzero(~short).tolist():
             nearest, alike = self.nearest(queries.slice(row, row + 1))
             places[row, : len(nearest)], similarities[row, : len(nearest)] = nearest, alike
+        return places, similarities
+
+    def _vote(self, queries: Csr) -> Votes:
+        n, k = queries.num_rows, self._size
+        places, similarities = self._nearest_each(queries)
         flat, sharp = similarities**FLAT, similarities**SHARP
         near, theirs, named = self._labels_of(places)
         offsets = np.arange(n + 1) * k

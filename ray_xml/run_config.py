@@ -158,11 +158,6 @@ def check_data(config: RunConfig, data: DataSet) -> None:
         raise ConfigError(
             "shortlist.size=0 and neighbors.size=0 leave nothing to predict from; raise one"
         )
-    if config.shortlist.size == 0 and meta.num_words == 0:
-        raise ConfigError(
-            "shortlist.size=0 leaves candidates to neighbours, which are found by words, and the "
-            "data set has embeddings alone; raise shortlist.size"
-        )
     if config.shortlist.size == 0 and config.resolved(data).classifier.uses_shortlists(
         meta.num_labels
     ):

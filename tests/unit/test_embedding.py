@@ -19,6 +19,7 @@ from ray_xml.errors import ConfigError, DataSetError, InputError, RayXmlError
 from ray_xml.explain import log_odds
 from ray_xml.explain_text import explained
 from ray_xml.export import export
+from ray_xml.lexical_file import load_lexical, save_lexical
 from ray_xml.model import model_of_run
 from ray_xml.neighbors import Neighbors, NeighborsConfig
 from ray_xml.predict_documents import DocumentSide
@@ -26,7 +27,6 @@ from ray_xml.predict_shard import ModelShard
 from ray_xml.predictor import Predictor
 from ray_xml.prepare_text import prepare_text
 from ray_xml.row_files import Columns
-from ray_xml.run_config import check_data
 from ray_xml.run_folder import RunFolder
 from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
@@ -177,6 +177,41 @@ def test_the_sparse_channel_knows_words_alone(folder: Path, both: DataSet) -> No
         np.testing.assert_allclose(mine.sharp, theirs.sharp, rtol=1e-5)
 
 
+def test_neighbours_by_vectors_are_the_nearest(folder: Path, both: DataSet) -> None:
+    """Against all similarities, sorted; from a file and an export, too."""
+    words = both.meta.num_words
+    own = [both.split(name).features.columns(words, words + D) for name in ("train", "test")]
+    labels = both.split("train").labels
+    config = NeighborsConfig(size=7, labels=9)
+    index = Neighbors.build(config, own[0], labels, 0)
+    dense = [rows.to_scipy().toarray() / 0.7 for rows in own]
+    alike = dense[1] @ dense[0].T
+    best = np.argsort(-alike, axis=1)[:, :7]
+    votes = index.vote(index.queries(own[1]))
+    truth = labels.to_scipy().toarray()
+    for row in range(TEST):
+        found = np.maximum(alike[row, best[row]], 0)
+        sharp = (found**4) @ truth[best[row]]
+        there = votes.labels[row] >= 0
+        np.testing.assert_allclose(
+            votes.sharp[row][there], sharp[votes.labels[row][there]], rtol=1e-2, atol=1e-4
+        )
+        assert votes.sharp_total[row] == pytest.approx((found**4).sum(), rel=1e-2)
+        alone = index.vote(index.queries(own[1].slice(row, row + 1)))
+        np.testing.assert_allclose(alone.sharp[0], votes.sharp[row], rtol=1e-3, atol=1e-5)
+    again = Neighbors.from_tensors(config, index.tensors())
+    np.testing.assert_array_equal(again.vote(own[1]).sharp, votes.sharp)
+    save_lexical(folder / "dense.safetensors", config, own[0], labels, 0)
+    loaded = load_lexical(folder / "dense.safetensors", config)
+    np.testing.assert_array_equal(loaded.ask(own[1]).votes.sharp, votes.sharp)
+    centroid, association = loaded.ask(own[1]).fits(votes.labels)
+    assert not centroid.any()
+    assert not association.any()
+    # A hostile document: a row without vectors has no neighbours.
+    nothing = index.vote(own[1].slice(0, 0).padded(3))
+    assert (nothing.labels == -1).all()
+
+
 def test_predictions_from_texts_and_vectors(
     run: RunFolder, folder: Path, both: DataSet, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -229,10 +264,8 @@ def test_vectors_alone(folder: Path, tmp_path: Path) -> None:
         assert np.mean(right) > 0.8
         why = predictor.explain("", tags[0][0].label, embedding=vectors[0])
         assert [one.term for one in why.terms] == ["embedding"]
-        assert why.documents == []
-    config = make_config(shortlist={"size": 0}, classifier={"negatives": "random"})
-    with pytest.raises(ConfigError, match="embeddings alone; raise shortlist"):
-        check_data(config, data)
+        assert why.documents[0].has_label
+        assert why.documents[0].similarity > 0.9
 
 
 def test_an_embedding_is_one_reason(

@@ -93,6 +93,7 @@ LAYERS = [
         "ray_xml.document_scores",
         "ray_xml.report_html",
         "ray_xml.report_environment",
+        "ray_xml.vector_neighbors",
     ],
     [
         "ray_xml.store_meta",
