@@ -22,6 +22,8 @@ from ray_xml.export import export
 from ray_xml.lexical_file import load_lexical, save_lexical
 from ray_xml.model import model_of_run
 from ray_xml.neighbors import Neighbors, NeighborsConfig
+from ray_xml.plan_counts import Counts
+from ray_xml.plan_memory import evaluate
 from ray_xml.predict_documents import DocumentSide
 from ray_xml.predict_shard import ModelShard
 from ray_xml.predictor import Predictor
@@ -266,6 +268,25 @@ def test_vectors_alone(folder: Path, tmp_path: Path) -> None:
         assert [one.term for one in why.terms] == ["embedding"]
         assert why.documents[0].has_label
         assert why.documents[0].similarity > 0.9
+
+
+def test_plans_know_what_the_sparse_channel_holds(
+    run: RunFolder, folder: Path, tmp_path: Path
+) -> None:
+    """As large as the files that are made, with words and without."""
+    prepare_text(
+        [folder / "train.jsonl"], tmp_path / "set", columns=COLUMNS, words=False, test=0.1,
+        embeddings={"train": folder / "train.npy"},
+    )  # fmt: skip
+    alone = run_of(DataSet.open(tmp_path / "set"), tmp_path / "run")
+    for one in (run, alone):
+        config, data = one.config(), DataSet.open(one.config().data)
+        counts = Counts.of_data(data).without(config.training.validation)
+        resources = config.resources.model_copy(update={"workers": 1, "label_shards": 1})
+        config = config.model_copy(update={"resources": resources})
+        process = evaluate(config.resolved(data), counts)
+        (planned,) = [part for part in process.parts if part.name == "sparse channel's file"]
+        assert planned.nbytes == pytest.approx(one.neighbors_file.stat().st_size, rel=0.15)
 
 
 def test_an_embedding_is_one_reason(
