@@ -73,13 +73,21 @@ def _file_name(name: str) -> str:
     return name
 
 
+def _encodable(text: str) -> str:
+    text.encode()  # half a surrogate pair cannot be written again
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
 class FileMeta(BaseModel):
     """Size and checksum of a file of the folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bytes: Count
-    sha256: str
+    sha256: Text
 
 
 class SplitMeta(FileMeta):
@@ -107,13 +115,13 @@ class DataSetMeta(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: int
-    name: str
+    name: Text
     num_features: Width
     num_labels: Width
     splits: dict[Annotated[str, AfterValidator(_split_name)], SplitMeta]
     files: dict[Annotated[str, AfterValidator(_file_name)], FileMeta]
     embedding: Embedding | None = None
-    checksum: str
+    checksum: Text
 
     @property
     def num_words(self) -> int:
