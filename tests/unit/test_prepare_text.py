@@ -253,6 +253,14 @@ def test_raw_files_of_the_repository_with_label_texts(tmp_path: Path) -> None:
         assert found is not None
         rows = np.split(found.ids, found.offsets[1:-1])
         assert [row.tolist() for row in rows] == expected
+    for split, rows in (("train", 3), ("test", 2)):
+        np.save(tmp_path / f"{split}.npy", np.arange(1, 4 * rows + 1).reshape(rows, 4) / 8)
+    options = ["--embeddings", str(tmp_path / "train.npy"), "--no-words"]
+    options += ["--test-embeddings", str(tmp_path / "test.npy")]
+    assert main(["prepare", "lf", *map(str, files), str(tmp_path / "vectors"), *options]) == 0
+    rows = DataSet.open(tmp_path / "vectors").split("train").features.to_scipy().toarray()
+    # Document 2 has labels and a vector, so it stays though it has no text.
+    np.testing.assert_allclose(rows[2], np.arange(9, 13) / np.linalg.norm(np.arange(9, 13)))
     filters[1].write_text("1 2\n2 4\n")
     with pytest.raises(InputError, match=r"filter_labels_test\.txt:2: document 2: there are 2"):
         prepare_lf(*files, tmp_path / "other", filters={"test": filters[1]})
