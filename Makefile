@@ -4,6 +4,8 @@
 # make test-faults  kill every kind of process in every phase of a run, and print what came of it
 # make check  lint and types
 # make fuzz   fuzz the readers for FUZZ_SECONDS, all targets or those in FUZZ (docs/fuzzing.md)
+# make docs   build the site of docs/ into docs/_build/html; a warning is an error
+# make tutorial  run the commands of docs/tutorial.md in an empty folder
 # make bench  compare with peers (omikuji, PECOS, napkinXC) on the data sets in data/, or
 #             DATA="folder folder"; options for benchmarks/peers.py in BENCH
 # make scale  how runs grow with labels, documents and workers: the tables of docs/scaling.md
@@ -14,7 +16,7 @@ EXTRAS ?= cpu,dev
 FUZZ_SECONDS ?= 600
 DATA ?= $(wildcard data/bibtex data/eurlex-4.3k data/tibkat-gnd data/wordnet-114k)
 
-.PHONY: demo test test-cluster test-faults check fuzz bench scale clean
+.PHONY: demo test test-cluster test-faults check fuzz docs tutorial bench scale clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -50,6 +52,14 @@ fuzz: $(VENV)/.ready
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),fuzz]'
 	$(BIN)/python tests/fuzz/run.py --work data/fuzz --seconds $(FUZZ_SECONDS) $(FUZZ)
 
+docs: $(VENV)/.ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),docs]'
+	$(BIN)/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
+
+tutorial: $(VENV)/.ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS),serve]'
+	$(BIN)/python tests/tutorial.py
+
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/peers.py $(BENCH) $(DATA)
 
@@ -66,4 +76,4 @@ scale: $(VENV)/.ready
 	$(BIN)/python benchmarks/scaling_paper.py
 
 clean:
-	rm -rf data/demo data/scaling data/fuzz runs/demo
+	rm -rf data/demo data/scaling data/fuzz runs/demo docs/_build

@@ -41,8 +41,10 @@ class ClassifierConfig(Section):
     """How the classifier is trained.
 
     Attributes:
-        negatives: ``union``, ``random`` or ``shortlist``, see the module's text; ``auto`` is
-            ``random`` where labels have few documents each, else ``union``.
+        negatives: which labels a document is told that it does not have: ``union`` (all that any
+            document of the batch has or lists), ``random`` (likewise without lists) or
+            ``shortlist`` (its own list); docs/method.md. ``auto`` is ``random`` where labels have
+            fewer than 20 documents each, on average, else ``union``.
         random_negatives: labels drawn at random into the candidates of every batch, but with
             ``shortlist``. None is all labels where there are at most 8,192, else 4,096
             without shortlists and 2,048 beside them.
@@ -52,8 +54,8 @@ class ClassifierConfig(Section):
         precision: of two of a step's three matrix products, the scores and the rows' gradient;
             sums and everything else stay float32. ``auto`` is bfloat16 where the processor
             multiplies it natively.
-        storage: of the rows and their first moments; see ``lean_adam``. ``auto`` is bfloat16
-            where there are more than 500,000 labels.
+        storage: of the rows and their first moments; bfloat16 is rounded at random, so that small
+            steps are not lost. ``auto`` is bfloat16 where there are more than 500,000 labels.
         optimizer: ``adam`` (two moments a weight), ``adam_row`` (one, and a second moment a row)
             or ``sgd`` (none, its rate is ``sgd_rate`` times ``training.rate``); ``auto`` is
             ``adam`` where rows are float32, else ``adam_row``. Bytes a weight with float32 rows:

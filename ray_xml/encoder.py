@@ -40,13 +40,12 @@ class EncoderConfig(Section):
         dim: D, the width of document and label embeddings.
         dropout: probability of dropping a unit in both places.
         tokens: where the token table comes from: ``svd`` of the training matrix, ``random``,
-            ``auto``, or the path of an .npy file, float [V, D].
-        token_scale: factor on the token table (see ``token_table``); None follows ``tokens``.
+            or the path of an .npy file, float [V, D]. ``auto`` is ``random`` where labels have
+            fewer than 20 documents each, on average, else ``svd``.
+        token_scale: factor on the token table; None is 4 for ``random`` tokens, else 1.
         rate_factor: the encoder's learning rate over ``training.rate``. Below 1 where labels have
             few documents each: training then bends the space away from what words alone say.
-            None chooses by that.
-
-    ``auto`` and None look at the documents of a label, see ``RunConfig.resolved``.
+            None is 0.05 there, else 1.
     """
 
     dim: int = Field(300, ge=2, le=8192)

@@ -14,8 +14,8 @@
     ├── StorageError      a run's storage cannot be reached, read or written
     └── ResourceError     the machine or cluster cannot hold what was asked for
 
-Every message says what is wrong, where, and what to do about it. Faults of ray_xml itself are
-plain ``AssertionError``s: they are ours, not the user's.
+Every message says what is wrong, where, and what to do about it. A fault of ray_xml itself is a
+plain ``AssertionError``: it is ours, not the user's.
 """
 
 from __future__ import annotations

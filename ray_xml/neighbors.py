@@ -45,7 +45,7 @@ class NeighborsConfig(Section):
         size: neighbours that vote; 0 leaves the whole channel out.
         terms: features kept of each document, the heaviest.
         labels: labels that are taken over as candidates, the most voted for.
-        label_terms: features kept of each label, the heaviest (see ``label_words``).
+        label_terms: features kept of each label, the heaviest.
         idf: whether features are weighted by their inverse document frequency first; ``auto``
             does so where the values of a document are all equal, that is, carry no weights yet.
     """

@@ -37,13 +37,16 @@ class ProxyConfig(Section):
     """How label proxies are fitted.
 
     Attributes:
-        solver: ``irls`` or ``adam``.
+        solver: ``irls`` (iteratively re-weighted least squares, exact in each pass) or ``adam``
+            (gradient steps, as in the paper's code).
         labels: how many labels, about, the map is fitted to at most: it has D·(D + 1) numbers, so
             more tell it nothing new. A hash chooses them.
         passes: irls: passes over all pairs.
         ridge: irls: relative ridge on the Gram matrix's mean diagonal.
-        epochs, hidden, rate, batch_size: adam: epochs over all pairs, H, learning rate, pairs a
-            step.
+        epochs: adam: epochs over all pairs.
+        hidden: adam: H, the width between the two layers.
+        rate: adam: learning rate.
+        batch_size: adam: pairs a step.
     """
 
     solver: Literal["irls", "adam"] = "irls"

@@ -36,8 +36,8 @@ class RunConfig(Section):
     """Everything about one run.
 
     Attributes:
-        data: the prepared data-set folder.
-        run: the run folder: made if missing, gone on with if it holds a run.
+        data: the prepared data-set folder, or its URL.
+        run: the run folder, or its URL: made if missing, gone on with if it holds a run.
     """
 
     data: str = ""

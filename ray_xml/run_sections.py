@@ -17,8 +17,13 @@ class DataSetConfig(Section):
 
     Attributes:
         name: the data set's published name; gives the propensity constants unless they are set.
-        features, labels, train, test: counts: width, labels, documents before any is left out.
-        propensity_a, propensity_b: constants of the propensity model (Jain et al., KDD 2016).
+        features: the number of features.
+        labels: the number of labels.
+        train: documents of train, before any is left out.
+        test: likewise of test.
+        propensity_a: the constant A of the propensity model (Jain et al., KDD 2016); None is that
+            of the named set, else 0.55. Set both constants or neither.
+        propensity_b: the constant B, likewise, else 1.5.
     """
 
     name: str | None = None
@@ -51,8 +56,8 @@ class TrainingConfig(Section):
         decay_epoch: see ``schedule``.
         cycle_epochs: epochs from one refresh of proxies and shortlists to the next.
         validation: share of train set aside to fit the score and choose the best checkpoint. 0
-            uses all of train: then the score is ``blend.DEFAULT`` and the last checkpoint counts
-            as the best.
+            uses all of train: then the score has fixed weights and the last checkpoint counts as
+            the best.
         metric: what "best" means: a key of the metrics, such as P@1, nDCG@5 or PSP@5.
         keep_checkpoints: how many of the newest checkpoints stay, besides the best.
         seed: of everything random.
@@ -103,8 +108,8 @@ class ResourcesConfig(Section):
     """What of the cluster a run takes.
 
     Attributes:
-        workers: Ray Train workers; 0 takes what the cluster has when the run is started, see
-            ``autosize``. A search gives each trial one.
+        workers: Ray Train workers; 0 takes what the cluster has when the run is started
+            (docs/nodes.md). A search gives each trial one.
         min_workers: go on with as few of them when nodes are lost, and take the others back, at the
             end of an epoch, when there is room again; None keeps to ``workers``.
         patience: seconds that a run which lost nodes waits for room.
@@ -114,8 +119,9 @@ class ResourcesConfig(Section):
             without a whole epoch in between; beyond that it ends with an error.
         label_shards: Ray actors, each with one label range; 0 is as many as workers.
         cpus_per_worker: CPUs, and so threads, of a worker; None shares the machine's evenly.
-        gpus_per_worker, gpus_per_shard: fractions allowed. Where ``workers`` is 0 and the cluster
-            has GPUs, a half of one each.
+        gpus_per_worker: GPUs of a worker; fractions are allowed. Where ``workers`` is 0 and the
+            cluster has GPUs, a half.
+        gpus_per_shard: GPUs of a label shard, likewise.
         device: ``auto`` is cuda where workers have a GPU, else cpu.
         placement: ``spread`` puts workers and label shards evenly on all nodes with CPUs (or GPUs,
             where they ask for any), ``pack`` on as few nodes as hold them.

@@ -17,8 +17,10 @@ class Domain(Section):
     """The values that one key may take; exactly one of the attributes is set.
 
     Attributes:
-        uniform, log_uniform: (low, high), numbers, evenly or evenly in their logarithm.
-        integer, log_integer: (low, high), whole numbers, both ends included.
+        uniform: [low, high], numbers, drawn evenly.
+        log_uniform: likewise, evenly in their logarithm.
+        integer: [low, high], whole numbers, both ends included.
+        log_integer: likewise, evenly in their logarithm.
         choice: the values themselves.
     """
 

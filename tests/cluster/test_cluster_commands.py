@@ -1,84 +1,29 @@
-"""The commands of the cluster guide and of the cluster files: what they name exists, and fits."""
+"""The runs that the cluster guide and the cluster files show fit the nodes that they ask for.
+
+That their commands exist, ``tests/unit/test_documents.py`` holds for every page.
+"""
 
 from __future__ import annotations
 
 import re
-import shlex
-from pathlib import Path
 
 import pytest
 import yaml
+from documents import CLUSTER_FILES, ROOT, ours, runs, shown
 
-from ray_xml.cli import _options
 from ray_xml.cluster.placement import Node
 from ray_xml.cluster.session import share_out
-from ray_xml.config import load_config
-from ray_xml.errors import ConfigError, ResourceError
-from ray_xml.run_config import RunConfig
-
-ROOT = Path(__file__).parents[2]
-FILES = [
-    "docs/cluster.md",
-    "docs/nodes.md",
-    "cluster.yaml",
-    "examples/cluster-on-premise.yaml",
-    "examples/kubernetes/raycluster.yaml",
-    "examples/kubernetes/rayjob.yaml",
-]
-OURS = "prepare|synth|plan|train|fetch|evaluate|predict|export|examples"
-COMMAND = re.compile(rf"(?:python \S*?jobs/(\w+)\.py|ray-xml(?= (?:{OURS}) )) ([^`#\n]*)")
+from ray_xml.errors import ResourceError
 
 
-def joined(name: str) -> str:
-    """The file's text with commands on one line each."""
-    text = (ROOT / name).read_text()
-    if name.endswith("rayjob.yaml"):
-        text = str(yaml.safe_load(text)["spec"]["entrypoint"])
-    return re.sub(r"\\\n#?\s*", "", text)
-
-
-def commands(name: str) -> list[list[str]]:
-    """Arguments of ray-xml, for every job and every ray-xml command that the file shows whole."""
-    found = []
-    for job, rest in COMMAND.findall(joined(name)):
-        words = [*([job] if job else []), *shlex.split(rest.replace("/opt/ray_xml/", ""))]
-        if words and "…" not in rest and not {"CONFIG", "..."} & set(words):
-            found.append(words)
-    return found
-
-
-def runs(name: str) -> list[RunConfig]:
-    """The configs of the file's train commands."""
-    options = [_options(words) for words in commands(name) if words[0] == "train"]
-    return [load_config(RunConfig, ROOT / one.config, one.overrides) for one in options]
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_every_command_is_one_that_we_take(name: str) -> None:
-    parsed = [_options(words) for words in commands(name)]
-    assert all(callable(one.command) for one in parsed)
-    assert runs(name)  # each file shows one
-    for job, _ in COMMAND.findall(joined(name)):
-        assert not job or (ROOT / "jobs" / f"{job}.py").is_file()
+@pytest.mark.parametrize("name", ["docs/cluster.md", "docs/nodes.md", *CLUSTER_FILES])
+def test_every_file_shows_a_run(name: str) -> None:
+    assert runs(name)
 
 
 def test_the_guide_shows_every_job() -> None:
-    shown = {words[0] for words in commands("docs/cluster.md")}
-    assert shown >= {path.stem for path in (ROOT / "jobs").glob("*.py")}
-
-
-def test_the_check_finds_mistakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    wrong = tmp_path / "cluster.yaml"
-    monkeypatch.setattr(f"{__name__}.joined", lambda name: wrong.read_text())
-    wrong.write_text("python jobs/train.py configs/default.yaml data=a run=b resources.worker=3")
-    with pytest.raises(ConfigError, match=r"resources\.worker"):
-        runs("cluster.yaml")
-    wrong.write_text("python jobs/train.py configs/defaults.yaml data=a run=b")
-    with pytest.raises(ConfigError, match="no such config"):
-        runs("cluster.yaml")
-    wrong.write_text("python jobs/evaluate.py runs/mine --jsn")
-    with pytest.raises(SystemExit):
-        test_every_command_is_one_that_we_take("cluster.yaml")
+    commands = [one for words in shown("docs/cluster.md") if (one := ours(words))]
+    assert {words[0] for words in commands} >= {path.stem for path in (ROOT / "jobs").glob("*.py")}
 
 
 def _nodes(count: int, cpus: float) -> list[Node]:
@@ -102,19 +47,7 @@ def test_the_runs_that_are_shown_fit_the_nodes_that_are_asked_for() -> None:
         with pytest.raises(ResourceError):
             share_out(run.resources, nodes[:-1], "the cluster")
     for name in ("cluster.yaml", "examples/kubernetes/raycluster.yaml", "docs/cluster.md"):
-        asked = re.search(r"ask\(bundles=\[\{'GPU': 1\}\] \* (\d+)\)", joined(name))
+        text = (ROOT / name).read_text()
+        asked = re.search(r"ask\(bundles=\[\{'GPU': 1\}\] \* (\d+)\)", text)
         assert asked
         assert int(asked[1]) == aws.resources.workers
-
-
-def test_the_guide_names_files_and_headings_that_there_are() -> None:
-    text = (ROOT / "docs/cluster.md").read_text()
-    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([\w-]+))?\)", text):
-        path = ROOT / "docs" / (target or "cluster.md")
-        assert path.exists(), target
-        if anchor:
-            headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
-            slugs = {re.sub(r"[^\w -]", "", one).lower().replace(" ", "-") for one in headings}
-            assert anchor in slugs, anchor
-    for path in re.findall(r"(?:examples|configs|tests|(?<!/)jobs)/[\w./-]*\w", text):
-        assert (ROOT / path).exists(), path

@@ -143,6 +143,7 @@ LAYERS = [
         "ray_xml.run_cache",
         "ray_xml.run_folder",
         "ray_xml.tune_space",
+        "ray_xml.config_docs",
     ],
     [
         "ray_xml.ranges",
