@@ -1,6 +1,6 @@
 """Embeddings beside words, and instead of them: accuracy, and what the dense columns cost.
 
-    python benchmarks/embeddings.py XC_FOLDER CONFIG --work FOLDER [key=value ...]
+    python benchmarks/embeddings.py --work FOLDER XC_FOLDER CONFIG [key=value ...]
     python benchmarks/embeddings.py --steps
 
 The vectors are a truncated SVD of the train texts' TF-IDF rows, float16. XC_FOLDER has .raw.txt.xz
@@ -42,23 +42,24 @@ DIM = 256
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", type=Path, nargs="?")
-    parser.add_argument("config", nargs="?")
+    parser.add_argument("given", nargs="*", metavar="XC_FOLDER CONFIG key=value")
     parser.add_argument("--work", type=Path)
     parser.add_argument("--steps", action="store_true")
     parser.add_argument("--weights", default="1", help="of the vectors beside words: 0.5,1")
     parser.add_argument("--kinds", default="words,vectors,both")
-    options, overrides = parser.parse_known_args()
+    options = parser.parse_args()
     if options.steps:
         steps()
         return
+    source, config, *overrides = options.given
+    data = Path(source)
     options.work.mkdir(parents=True, exist_ok=True)
-    splits = [name for name in ("train", "dev", "test") if has(options.data, name)]
+    splits = [name for name in ("train", "dev", "test") if has(data, name)]
     if not (options.work / "test.npy").exists():
-        make(options.data, splits, options.work)
+        make(data, splits, options.work)
     for kind in options.kinds.split(","):
         for weight in options.weights.split(",") if kind == "both" else ["1"]:
-            measure(kind, float(weight), splits, options.work, options.config, overrides)
+            measure(kind, float(weight), splits, options.work, config, overrides)
 
 
 def has(folder: Path, split: str) -> bool:
