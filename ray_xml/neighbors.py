@@ -15,12 +15,10 @@ their vectors.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import scipy.sparse
 from pydantic import Field
 
 from ray_xml.config import Section
@@ -29,8 +27,8 @@ from ray_xml.postings import Postings, spread
 from ray_xml.sparse import Csr
 from ray_xml.top_entries import largest, top_entries
 from ray_xml.vector_neighbors import VectorNeighbors
+from ray_xml.votes import Votes, count_votes, count_votes_of_one
 
-SHARP, FLAT = 4.0, 2.0  # exponents of the similarity in the two kinds of votes
 _SEARCH_BLOCK = 128  # documents searched at a time: bounds the scratch memory
 _SHORT = 16384  # postings of a document up to which it is searched for together with others
 _LEAST = 1e-6  # similarities below are none: their fourth powers would leave float32
@@ -55,24 +53,6 @@ class NeighborsConfig(Section):
     labels: int = Field(100, ge=1, le=10_000)  # a document's candidates take memory
     label_terms: int = Field(100, ge=1)
     idf: Literal["auto", "on", "off"] = "auto"
-
-
-@dataclass(frozen=True)
-class Votes:
-    """The labels that neighbours vote for, for a block of n documents.
-
-    Attributes:
-        labels: int32 [n, m], most votes first, −1 for none.
-        flat, sharp: float32 [n, m], Σ similarity ** FLAT (SHARP) over the neighbours with the
-            label; 0 where there is no label.
-        flat_total, sharp_total: float32 [n], the same sums over all neighbours.
-    """
-
-    labels: np.ndarray
-    flat: np.ndarray
-    sharp: np.ndarray
-    flat_total: np.ndarray
-    sharp_total: np.ndarray
 
 
 class Neighbors:
@@ -229,7 +209,7 @@ class Neighbors:
             nobody = np.zeros(count, np.float32)
             return Votes(none.astype(np.int32), none, none, nobody, nobody)
         if count == 1:
-            return self._vote_alone(queries)
+            return count_votes_of_one(self.labels, *self.nearest(queries), self.config.labels)
         blocks = [block for _, block in queries.blocks(_SEARCH_BLOCK)]
         parts = spread(self._vote, blocks)
         return Votes(
@@ -251,23 +231,6 @@ class Neighbors:
         nearest = nearest[alike[nearest] >= _LEAST]
         return nearest, alike[nearest]
 
-    def _vote_alone(self, query: Csr) -> Votes:
-        """As ``_vote`` for a single document, without matrices."""
-        nearest, alike = self.nearest(query)
-        flat, sharp = alike**FLAT, alike**SHARP
-        theirs = self.labels.take(nearest)
-        counts = theirs.counts
-        labels, voted = np.unique(theirs.ids, return_inverse=True)
-        by_sharp = np.bincount(voted, np.repeat(sharp, counts)).astype(np.float32)
-        by_flat = np.bincount(voted, np.repeat(flat, counts)).astype(np.float32)
-        best = largest(by_sharp, self.config.labels)
-        width = self.config.labels
-        found = np.full((1, width), -1, np.int32)
-        votes = np.zeros((2, 1, width), np.float32)
-        found[0, : len(best)] = labels[best]
-        votes[0, 0, : len(best)], votes[1, 0, : len(best)] = by_flat[best], by_sharp[best]
-        return Votes(found, votes[0], votes[1], flat.sum(keepdims=True), sharp.sum(keepdims=True))
-
     def _nearest_each(self, queries: Csr) -> tuple[np.ndarray, np.ndarray]:
         """(int64 [n, k], float32 [n, k]): neighbours and their similarities, best first, 0 where
         there is no more."""
@@ -286,49 +249,7 @@ class Neighbors:
         return places, similarities
 
     def _vote(self, queries: Csr) -> Votes:
-        n, k = queries.num_rows, self._size
-        places, similarities = self._nearest_each(queries)
-        flat, sharp = similarities**FLAT, similarities**SHARP
-        near, theirs, named = self._labels_of(places)
-        offsets = np.arange(n + 1) * k
-        shape = (n, theirs.shape[0])
-        by_flat = scipy.sparse.csr_matrix((flat.ravel(), near.ravel(), offsets), shape)
-        by_sharp = scipy.sparse.csr_matrix((sharp.ravel(), near.ravel(), offsets), shape)
-        flat_votes, sharp_votes = by_flat @ theirs, by_sharp @ theirs
-        # Both products have the same pattern in the same order: the same entries were added up.
-        order, best = top_entries(sharp_votes, self.config.labels, places=True)
-        missing = self.config.labels - order.shape[1]
-        taken = np.pad(order, ((0, 0), (0, missing)), constant_values=-1)
-        best = np.pad(best, ((0, 0), (0, missing)))
-        none = best <= 0
-        taken = np.where(none, 0, taken)
-        if sharp_votes.nnz == 0:
-            return Votes(
-                np.full(taken.shape, -1, np.int32), best, best.copy(), flat.sum(1), sharp.sum(1)
-            )
-        labels = np.where(none, np.int32(-1), named[sharp_votes.indices[taken]])
-        flat_best = np.where(none, np.float32(0), flat_votes.data[taken])
-        return Votes(labels, flat_best, best, flat.sum(1), sharp.sum(1))
-
-    def _labels_of(
-        self, documents: np.ndarray
-    ) -> tuple[np.ndarray, scipy.sparse.csr_matrix, np.ndarray]:
-        """The labels of some documents, in a matrix that holds no others.
-
-        Returns:
-            (each document's row in the matrix, the matrix [d, m] of float32 ones, its columns'
-            labels int32 [m], ascending), so that what is summed over it has the size of the
-            labels that neighbours have rather than of all labels.
-        """
-        distinct, rows = np.unique(documents, return_inverse=True)
-        theirs = self.labels.take(distinct)
-        held = np.zeros(self.num_labels, bool)
-        held[theirs.ids] = True
-        named = np.flatnonzero(held).astype(np.int32)
-        column = np.empty(self.num_labels, np.int32)
-        column[named] = np.arange(len(named), dtype=np.int32)
-        found = Csr(theirs.offsets, column[theirs.ids], None, len(named))
-        return rows.reshape(documents.shape), found.to_scipy(), named
+        return count_votes(self.labels, *self._nearest_each(queries), self.config.labels)
 
 
 def _carries_no_weights(features: Csr) -> bool:

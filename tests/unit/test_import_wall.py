@@ -94,6 +94,7 @@ LAYERS = [
         "ray_xml.report_html",
         "ray_xml.report_environment",
         "ray_xml.vector_neighbors",
+        "ray_xml.votes",
     ],
     [
         "ray_xml.store_meta",
