@@ -46,7 +46,7 @@ _MOST, _FREE_WIDTH = 2**31 - 1, 1 << 20  # labels or features: at most, and with
 BESIDE = ("vectorizer.json", LABEL_NAMES, FEATURE_NAMES)
 DOCUMENT_NAMES = "train_documents.jsonl"
 _OF_LABELS = ("proxies", "rows")
-_OF_DOCUMENTS = ("table", "weights", "bias", "documents")
+_OF_DOCUMENTS = ("table", "weights", "bias", "documents", "vectors")
 
 
 def export(
@@ -81,6 +81,8 @@ def export(
         arrays |= pack_rows("weight", model.weight, "fp16")
         arrays |= pack_csr("documents", neighbors.documents, dtype)
         arrays |= pack_csr("document_labels", neighbors.labels, dtype)
+        if neighbors.vectors is not None:
+            arrays |= pack_rows("vectors", neighbors.vectors, dtype)
         save(draft / ARRAYS, arrays)
         (draft / "config.yaml").write_text(dump_config(model.config), encoding="utf-8")
         for name in (*BESIDE, DOCUMENT_NAMES) if document_names else BESIDE:
@@ -165,6 +167,9 @@ def _documents_of(held: _Opened) -> DocumentModel:
             unpack_csr("documents", arrays, file),
             unpack_csr("document_labels", arrays, file),
             None if weights is None else weights.astype(np.float32),
+            unpack_rows("vectors", arrays, file, np.float16)
+            if any(name.startswith("vectors.") for name in arrays)
+            else None,
         )
         model = DocumentModel(
             config=config,

@@ -28,6 +28,7 @@ class Counts:
         features: V.
         entries: stored features of train's documents.
         label_counts: int64 [L], documents of train with each label.
+        dense: features that every document has, of an embedding.
         assumed: what was made up, in words; empty for a data set that is there.
     """
 
@@ -36,6 +37,7 @@ class Counts:
     features: int
     entries: int
     label_counts: np.ndarray
+    dense: int = 0
     assumed: tuple[str, ...] = ()
 
     @property
@@ -68,6 +70,7 @@ class Counts:
             features=data.meta.num_features,
             entries=train.feature_nnz,
             label_counts=data.split("train").labels.column_counts(),
+            dense=data.meta.num_features - data.meta.num_words,
         )
 
     @staticmethod

@@ -43,6 +43,7 @@ from ray_xml.run_state import RunState, load_state, save_state
 from ray_xml.shortlists import Shortlists
 from ray_xml.sparse import Subset
 from ray_xml.store import DataSet
+from ray_xml.truth import Truth
 
 Event = Callable[[dict[str, Any]], None]
 
@@ -81,7 +82,10 @@ class Training:
         train = data.split("train")
         self.features, self.labels = Subset(train.features, rows), Subset(train.labels, rows)
         self.held_features = Subset(train.features, held)
-        self.held_labels = Subset(train.labels, held)
+        pairs = train.filtered
+        self.left_out = None if pairs is None else Subset(pairs, rows)
+        held_pairs = None if pairs is None else Subset(pairs, held)
+        self.held_truth = Truth(Subset(train.labels, held), held_pairs)
         self.label_counts = self.labels.column_counts()
         self.sums = metric_sums(data, config.dataset)
         self.state = RunState(epoch=0)
@@ -93,7 +97,13 @@ class Training:
         kept = kept_lexical(config, data)
         with writing(neighbors_file):
             self.lexical = shared_lexical(
-                neighbors_file, config.neighbors, self.features, self.labels, exchange, kept
+                neighbors_file,
+                config.neighbors,
+                self.features,
+                self.labels,
+                exchange,
+                kept,
+                data.meta.num_words,
             )
         give_back()
         self.steps = Steps(self.encoder, self.classifier, exchange, rows)
@@ -107,6 +117,7 @@ class Training:
             config.classifier.drawn,
             config.classifier.candidates,
             config.training.seed,
+            self.left_out,
         )
         self.refresher = Refresher(
             self.encoder,
@@ -202,7 +213,7 @@ class Training:
             self.state.best_epoch = self.state.epoch
             return
         found = self.refresher.validate(
-            self.held_features, self.held_labels, self.lexical, self.sums
+            self.held_features, self.held_truth, self.lexical, self.sums
         )
         self.state.validation = found
         if found.results[settings.metric] > self.state.best_value:

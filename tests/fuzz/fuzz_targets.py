@@ -25,10 +25,13 @@ from ray_xml import compact_file, lexical_file
 from ray_xml.checkpoint import folder_of, sealed
 from ray_xml.config import dump_config, load_config
 from ray_xml.data_copy import receive
+from ray_xml.embedding import Embedding, EmbeddingFile
 from ray_xml.errors import RayXmlError
+from ray_xml.evaluation import evaluate
 from ray_xml.examples import examples
 from ray_xml.exchange import Exchange
 from ray_xml.export import label_names
+from ray_xml.filter_file import FilterPairs
 from ray_xml.neighbors import Neighbors
 from ray_xml.predict_io import documents, predict_to, sink
 from ray_xml.predictor import Predictions, Predictor
@@ -150,6 +153,30 @@ class Targets:
         rows.check("rows")
         self._use_data_set(out)
 
+    def filter_file(self, data: bytes) -> None:
+        """A text file of pairs, through to a matrix."""
+        path = self._scratch / "names.txt"
+        path.write_bytes(data[1:])
+        try:
+            rows = FilterPairs.read(path).rows(9, LABELS)
+        except RayXmlError:
+            return
+        rows.check("pairs")
+
+    def embeddings(self, data: bytes) -> None:
+        """An .npy file of vectors, behind the rows of some words."""
+        path = self._scratch / "tokens.npy"
+        path.write_bytes(data[1:])
+        try:
+            file = EmbeddingFile(path)
+            vectors = file.take(np.arange(min(file.rows, 9)))
+            words = self._test.slice(0, 0).padded(len(vectors))
+            rows = Embedding(columns=file.columns, weight=1.0).beside(words, vectors)
+        except RayXmlError:
+            return
+        rows.check("rows")
+        rows.check_finite("rows")
+
     def config(self, data: bytes) -> None:
         """A YAML file, with overrides behind NULs."""
         text, *overrides = data[1:].split(b"\0")
@@ -209,6 +236,24 @@ class Targets:
         ):
             self._use_data_set(self.made.data)
 
+    def filter_rows(self, data: bytes) -> None:
+        """The file of a split's filter, its size and checksum made right."""
+        path = self.made.data / "test.filter"
+        meta = json.loads((self.made.data / "meta.json").read_bytes())
+        sha256 = hashlib.sha256(data[1:]).hexdigest()
+        meta["files"][path.name] = {"bytes": len(data) - 1, "sha256": sha256}
+        path.write_bytes(data[1:])
+        try:
+            signed = _signed(json.dumps(meta).encode())
+            with self._instead(self.made.data / "meta.json", signed):
+                found = evaluate(self._predictor, DataSet.open(self.made.data), "test")
+            if not all(0 <= value <= 100 for value in found.values()):
+                raise FindingError(f"metrics {found}")
+        except RayXmlError:
+            return
+        finally:
+            path.unlink()
+
     def data_texts(self, data: bytes) -> None:
         """The names and titles beside the splits."""
         name = DATA_TEXTS[(data[:1] or b"\0")[0] % len(DATA_TEXTS)]
@@ -232,7 +277,9 @@ class Targets:
         path.write_bytes(data[1:])
         shutil.copyfile(self.made.data / "features.txt", self._scratch / "features.txt")
         try:
-            rows = Vectorizer.load(self._scratch).transform(["wordwordword w01 w02 ﬁ नमस्ते", ""])
+            read = Vectorizer.load(self._scratch)
+            vectors = None if read.embedding is None else np.ones((2, read.embedding.columns))
+            rows = read.transform(["wordwordword w01 w02 ﬁ नमस्ते", ""], vectors)
         except RayXmlError:
             return
         rows.check("rows")

@@ -62,6 +62,7 @@ LAYERS = [
         "ray_xml.synth_labels",
         "ray_xml.label_book",
         "ray_xml.text_split",
+        "ray_xml.embedding",
     ],
     [
         "ray_xml.follow",
@@ -92,6 +93,8 @@ LAYERS = [
         "ray_xml.document_scores",
         "ray_xml.report_html",
         "ray_xml.report_environment",
+        "ray_xml.vector_neighbors",
+        "ray_xml.votes",
     ],
     [
         "ray_xml.store_meta",
@@ -108,7 +111,7 @@ LAYERS = [
     ["ray_xml.text"],
     ["ray_xml.text_fit"],
     ["ray_xml.xc_io", "ray_xml.docstrings", "ray_xml.synth", "ray_xml.data_copy"],
-    ["ray_xml.data_url", "ray_xml.row_files"],
+    ["ray_xml.data_url", "ray_xml.row_files", "ray_xml.filter_file", "ray_xml.truth"],
     ["ray_xml.input_url"],
     ["ray_xml.row_values"],
     ["ray_xml.prepare_text"],
