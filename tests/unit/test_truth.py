@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from trained import trained_run
 
 from ray_xml.calibrate import held_out
 from ray_xml.classifier import Candidates
+from ray_xml.cli import main
 from ray_xml.errors import DataSetError
 from ray_xml.evaluation import baseline, evaluate
 from ray_xml.metrics import MetricSums
@@ -45,8 +47,13 @@ def both(one: Csr, other: Csr) -> Csr:
 
 
 @pytest.fixture(scope="module")
-def predictor(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    return Predictor.load(trained_run(data, tmp_path_factory.mktemp("runs")).path)
+def run(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_run(data, tmp_path_factory.mktemp("runs")).path
+
+
+@pytest.fixture(scope="module")
+def predictor(run: Path) -> Predictor:
+    return Predictor.load(run)
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +117,23 @@ def test_without_the_filter_figures_are_the_plain_ones(
     assert evaluate(predictor, filtered, "test")["P@1"] != plain["P@1"]
     config = DataSetConfig()
     assert baseline(filtered, "test", config, filtered=False) == baseline(data, "test", config)
+
+
+def test_the_command_says_what_was_left_out(
+    run: Path, predictor: Predictor, filtered: DataSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", str(run), "--data", str(filtered.path)]
+    for more, asked in (([], True), (["--no-filter"], False)):
+        assert main([*command, "--json", *more]) == 0
+        found = json.loads(capsys.readouterr().out)
+        expected = evaluate(predictor, filtered, "test", filtered=asked)
+        assert found == {key: round(value, 4) for key, value in expected.items()}
+    pairs = filtered.split("test").filtered
+    assert pairs is not None
+    assert main(command) == 0
+    assert f"{pairs.nnz:,} pairs of the filter are left out" in capsys.readouterr().out
+    assert main([*command, "--no-filter"]) == 0
+    assert f"{pairs.nnz:,} pairs of the filter are counted" in capsys.readouterr().out
 
 
 def test_the_baseline_is_filtered_too(filtered: DataSet) -> None:
