@@ -158,7 +158,7 @@ def _replicas(
     from ray_xml.cluster.serve_replica import Part, Replica
 
     address = ray.util.get_node_ip_address()
-    cpus = _cpus_here(where)
+    cpus = _cpus_at(address, where)
     if server.replicas > cpus:
         raise ResourceError(
             f"--replicas {server.replicas} need a CPU each, and this machine gives Ray {cpus:g}; "
@@ -195,12 +195,13 @@ def _replicas(
         _end(name)
 
 
-def _cpus_here(where: str) -> float:
-    here = ray.get_runtime_context().get_node_id()
-    found = [node.cpus for node in cluster_nodes() if node.id == here]
-    if not found:
+def _cpus_at(address: str, where: str) -> float:
+    """CPUs of the nodes on this machine, of which there may be several."""
+    here = [one for one in ray.nodes() if one["Alive"] and one["NodeManagerAddress"] == address]
+    cpus = sum(float(one["Resources"].get("CPU", 0)) for one in here)
+    if not cpus:
         raise ResourceError(f"{where} has no CPUs on this machine; serve from a node that has some")
-    return found[0]
+    return cpus
 
 
 def _end(name: str) -> None:
