@@ -13,6 +13,7 @@ import logging
 import signal
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ from ray_xml.serve_socket import reserve
 from ray_xml.storage import is_url
 
 ONE_PROCESS = 2 << 30  # bytes of a model's files: of more, one process should not hold all labels
+_TELL_AFTER = 60.0  # seconds of waiting for replicas
 _LOOK_SECONDS = 5.0  # between looks at whether Ray is still there
 _LOGGER = "ray.serve"
 
@@ -184,7 +186,8 @@ def _replicas(
     name = f"ray-xml-{port}-{uuid.uuid4().hex[:6]}"
     try:
         try:
-            handle = ray_serve.run(deployment.bind(part), name=name, route_prefix=None)
+            with _told_after(_TELL_AFTER, "waiting for replicas: the machine's CPUs may be taken"):
+                handle = ray_serve.run(deployment.bind(part), name=name, route_prefix=None)
             wrong = handle.wrong.remote().result()
         except (RuntimeError, ray.exceptions.RayError) as error:
             raise ResourceError(f"the server does not start: {error}") from error
@@ -193,6 +196,18 @@ def _replicas(
         yield
     finally:
         _end(name)
+
+
+@contextmanager
+def _told_after(seconds: float, what: str) -> Iterator[None]:
+    """Says ``what`` if the context takes longer."""
+    timer = threading.Timer(seconds, lambda: print(what, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _cpus_at(address: str, where: str) -> float:
