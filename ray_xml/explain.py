@@ -136,8 +136,7 @@ def log_odds(documents: DocumentSide, shard: ModelShard, rows: Csr, label: int) 
         votes.sharp_total,
         *question.answer.fits(given),
     )
-    counts = documents.model.lexical.label_counts
-    return documents.model.blend.log_odds(evidence, counts)[:, 0]
+    return documents.model.log_odds(evidence)[:, 0]
 
 
 def _without(row: Csr) -> tuple[np.ndarray, Csr]:

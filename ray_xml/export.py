@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ray_xml.added_labels import AddedLabels, from_list
 from ray_xml.blend import Blend
 from ray_xml.checkpoint import write_json
 from ray_xml.compact import pack_csr, pack_rows, shape_of_rows, unpack_csr, unpack_rows
@@ -50,7 +51,13 @@ _OF_DOCUMENTS = ("table", "weights", "bias", "documents")
 
 
 def export(
-    model: Model, data: Path, out: Path, dtype: Dtype, *, document_names: bool = False
+    model: Model,
+    data: Path,
+    out: Path,
+    dtype: Dtype,
+    *,
+    document_names: bool = False,
+    labels: Sequence[str] | None = None,
 ) -> int:
     """Writes ``model`` into the new folder ``out``.
 
@@ -58,6 +65,7 @@ def export(
         data: the data-set folder; the files in it that give texts and labels a meaning go along.
         dtype: of the large arrays.
         document_names: take along those of the training documents, if they have any.
+        labels: the labels' names, if they are not the data set's.
 
     Returns:
         the bytes written.
@@ -86,6 +94,9 @@ def export(
         for name in (*BESIDE, DOCUMENT_NAMES) if document_names else BESIDE:
             if (data / name).is_file():
                 shutil.copyfile(data / name, draft / name)
+        if labels is not None:
+            text = "".join(f"{name}\n" for name in labels)
+            (draft / LABEL_NAMES).write_text(text, encoding="utf-8", newline="\n")
         manifest = {
             "kind": KIND,
             "format_version": FORMAT_VERSION,
@@ -96,6 +107,7 @@ def export(
             "blend": model.blend.as_dict(),
             "exact": list(model.exact),
             "probability": model.probability.as_dict(),
+            "added": [one.as_dict() for one in model.added],
             "train_documents": _train_documents(data),
         }
         write_json(draft / "manifest.json", manifest)
@@ -175,6 +187,7 @@ def _documents_of(held: _Opened) -> DocumentModel:
             lexical=Lexical.build(neighbors),
             blend=manifest.blend,
             probability=manifest.probability,
+            added=manifest.added,
         )
     dim = model.table.shape[1]
     shapes = {
@@ -248,6 +261,12 @@ def label_names(path: Path) -> list[str] | None:
     return names
 
 
+def export_dtype(path: Path) -> Dtype:
+    """The type of the large arrays of the model exported to ``path``; errors are those of
+    ``load_export``."""
+    return _read_manifest(path / "manifest.json").dtype
+
+
 def train_documents(path: Path) -> int:
     """The documents of the train split, fitted or held out, of the model exported to ``path``.
 
@@ -275,12 +294,14 @@ def _train_documents(data: Path) -> int | None:
 class _Manifest:
     """What of the manifest a model needs."""
 
+    dtype: Dtype
     epoch: int
     num_features: int
     num_labels: int
     blend: Blend
     exact: tuple[str, ...]
     probability: Probability
+    added: tuple[AddedLabels, ...]
     train_documents: int | None
 
 
@@ -290,6 +311,7 @@ def _read_manifest(file: Path) -> _Manifest:
         kind, version = tree["kind"], tree["format_version"]
         if kind == KIND and version == FORMAT_VERSION:
             return _Manifest(
+                dtype="fp16" if tree.get("dtype") == "fp16" else "int8",
                 epoch=count_of(tree["epoch"]),
                 num_features=count_of(tree["num_features"], _MOST),
                 num_labels=count_of(tree["num_labels"], _MOST),
@@ -300,6 +322,7 @@ def _read_manifest(file: Path) -> _Manifest:
                     if "probability" in tree  # those of older versions have none
                     else UNFITTED
                 ),
+                added=from_list(tree.get("added", ())),
                 train_documents=(
                     None
                     if tree.get("train_documents") is None

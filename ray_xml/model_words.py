@@ -69,13 +69,17 @@ class TrainDocuments:
     names: Mapping[int, str]
 
 
-def train_documents_of(model: Path, config: RunConfig, fitted: int) -> TrainDocuments:
-    """The documents behind the sparse channel's.
+def train_documents_of(
+    model: Path, config: RunConfig, fitted: int, added: int = 0
+) -> TrainDocuments:
+    """The documents behind the sparse channel's; those that came with added labels are numbered
+    as if they followed those of the train split.
 
     Args:
         model: the folder of a run or an exported model.
         config: the run's.
-        fitted: the documents in the sparse channel.
+        fitted: the documents in the sparse channel that were there in training.
+        added: those that came with labels since.
 
     Raises:
         DataSetError: the run's data set is not there any more, or another.
@@ -93,6 +97,7 @@ def train_documents_of(model: Path, config: RunConfig, fitted: int) -> TrainDocu
         if is_export(model):
             raise CheckpointError(f"{what}; export again")
         raise DataSetError(f"{what}: it is not the data set that the model was trained on")
+    rows = np.concatenate([rows, np.arange(total, total + added)])
     return TrainDocuments(rows, _names(folder / DOCUMENT_NAMES, total))
 
 
