@@ -1,6 +1,6 @@
 """Labels held out of training and added afterwards, beside labels that were there from the start.
 
-    python benchmarks/hold_out_labels.py DATA CONFIG --work FOLDER [--held 500] [--examples 1,5]
+    python benchmarks/hold_out_labels.py DATA CONFIG --work FOLDER [--held 500] [--examples 0,1,5]
 
 Draws labels with enough training documents and takes them out of the train split, whose documents
 stay as long as they have another label. Trains a model without them (and one with all labels),
@@ -28,6 +28,7 @@ from ray_xml.refresh import true_candidates
 from ray_xml.sparse import Csr
 from ray_xml.store import DataSet, Split
 from ray_xml.store_write import DataSetWriter
+from ray_xml.text import Vectorizer
 
 SHOWN = ("P@1", "P@5", "R@5", "precision", "seconds")
 
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("config")
     parser.add_argument("--work", type=Path, required=True, help="where data sets and runs go")
     parser.add_argument("--held", type=int, default=500, metavar="N", help="labels to hold out")
-    parser.add_argument("--examples", default="1,5", help="documents of each, such as 1,5")
+    parser.add_argument("--examples", default="1,5", help="documents of each; 0: its name")
     parser.add_argument("--split", default="test")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", metavar="FILE")
@@ -97,13 +98,17 @@ def train(config: str, data: Path) -> Path:
     """Trains on a data set of ours, unless that is done; returns the run folder."""
     run = data.with_name(f"{data.name}-run")
     command = [sys.executable, "-m", "ray_xml.cli", "train", config, f"data={data}", f"run={run}"]
-    command += [f"dataset.{name}=null" for name in ("labels", "train", "test")]
+    command += [f"dataset.{name}=null" for name in ("features", "labels", "train", "test")]
     subprocess.run(command, check=True, stdout=sys.stderr)
     return run
 
 
 def report(
-    runs: dict[Path, Path], full: Path, without: Path, numbers: list[int], options: argparse.Namespace
+    runs: dict[Path, Path],
+    full: Path,
+    without: Path,
+    numbers: list[int],
+    options: argparse.Namespace,
 ) -> None:
     """Measures the models on the split and prints a Markdown table."""
     data, lacking = DataSet.open(full), DataSet.open(without)
@@ -114,14 +119,20 @@ def report(
     rows["not added"] = measure(base, split, first)
     for number in numbers:
         begun = time.perf_counter()
-        added = add_labels(base, lacking, examples(data, lacking, number, options.seed))
+        if number:
+            name = f"added, {number} document" + "s" * (number > 1)
+            added = add_labels(base, lacking, examples(data, lacking, number, options.seed))
+        else:
+            name = "added, name"
+            added = add_labels(base, lacking, *named(lacking, (data.label_names() or [])[first:]))
         seconds = time.perf_counter() - begun
-        name = f"added, {number} document" + "s" * (number > 1)
         rows[name] = measure(added.model, split, first) | {"seconds": seconds}
         told = added.outcome
         rows[f"{name}: expected"] = {"R@5": told.recall, "precision": told.precision}
     count = data.meta.num_labels - first
-    print(f"{data.meta.name}: {count:,} of {data.meta.num_labels:,} labels held out; {options.split}\n")
+    print(
+        f"{data.meta.name}: {count:,} of {data.meta.num_labels:,} labels held out; {options.split}\n"
+    )
     print("| model | " + " | ".join(SHOWN) + " |\n|---|" + "---|" * len(SHOWN))
     for name, row in rows.items():
         cells = (f"{row[key]:.2f}" if key in row else "" for key in SHOWN)
@@ -144,8 +155,20 @@ def examples(data: DataSet, lacking: DataSet, number: int, seed: int) -> LabelEx
     names = data.label_names() or []
     rows = np.concatenate(chosen).astype(np.int64)
     return LabelExamples(
-        names[first:], train.features.take(rows), Csr.from_lists(held, count), np.zeros(len(rows), bool)
+        names[first:],
+        train.features.take(rows),
+        Csr.from_lists(held, count),
+        np.zeros(len(rows), bool),
     )
+
+
+def named(lacking: DataSet, new: list[str]) -> tuple[LabelExamples, Csr]:
+    """(labels that have nothing but a name, features of the names of those that ``lacking`` has)."""
+    vectorizer = Vectorizer.load(lacking.path)
+    features = vectorizer.transform(new)
+    labels = Csr.from_lists([[label] for label in range(len(new))], len(new))
+    found = LabelExamples(new, features, labels, np.ones(len(new), bool))
+    return found, vectorizer.transform(lacking.label_names() or [])
 
 
 def measure(model: Model, split: Split, first: int) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ray_xml.errors import DataSetError
 from ray_xml.sparse import Csr, Rows, stacked
 
 _MOST = 32  # documents drawn of a label: more say little more
@@ -58,20 +59,26 @@ class KnownLabels:
 
         Args:
             among: int [m], labels with a document.
+
+        Raises:
+            DataSetError: there is none with a name that could be used.
         """
         shape = shape._replace(documents=min(shape.documents, _MOST))
         if shape.named:
             assert self._names is not None, "the labels' names were not given"
             among = among[self._names.counts[among] > 0]
+        if not len(among):
+            raise DataSetError(
+                "no label of the model has a name that the model knows a word of, so it cannot "
+                "learn what names are worth: give example texts"
+            )
         while True:
             able = among[self._documents.counts[among] >= shape.documents]
             if len(able) >= min(_FEWEST, len(among)) or shape.documents <= 1:
                 return able, shape
             shape = shape._replace(documents=shape.documents // 2)
 
-    def draw(
-        self, labels: np.ndarray, shapes: Sequence[Shape], rng: np.random.Generator
-    ) -> Drawn:
+    def draw(self, labels: np.ndarray, shapes: Sequence[Shape], rng: np.random.Generator) -> Drawn:
         """Documents of ``labels``, int [m], each in its shape; each must be ``able`` to."""
         rows: list[np.ndarray] = []
         named: list[int] = []

@@ -104,8 +104,10 @@ class _Book:
         key = name, " ".join(text.split())
         before = self._seen.setdefault(key, number)
         if before != number:
-            what = f"label {name!r} has the same text in row {before:,}" if key[1] else (
-                f"label {name!r} stands without a text in row {before:,} already"
+            what = (
+                f"label {name!r} has the same text in row {before:,}"
+                if key[1]
+                else (f"label {name!r} stands without a text in row {before:,} already")
             )
             raise block.fault(row, f"{what}: delete one of them")
 

@@ -54,11 +54,11 @@ class LabelMaps:
         """float32 [K, D], of unit length."""
         found = _extended(centroids) @ self.proxy
         lengths = np.linalg.norm(found, axis=1, keepdims=True)
-        return (found / np.maximum(lengths, 1e-12)).astype(np.float32)
+        return np.asarray(found / np.maximum(lengths, 1e-12), np.float32)
 
     def rows(self, centroids: np.ndarray) -> np.ndarray:
         """float32 [K, D + 1]."""
-        return (_extended(centroids) @ self.row).astype(np.float32)
+        return np.asarray(_extended(centroids) @ self.row, np.float32)
 
 
 def centroids_of(labels: Csr, embeddings: np.ndarray) -> np.ndarray:
@@ -69,7 +69,8 @@ def centroids_of(labels: Csr, embeddings: np.ndarray) -> np.ndarray:
         embeddings: float32 [n, D].
     """
     members = labels.to_scipy().T.tocsr()
-    return np.asarray(members @ embeddings.astype(np.float64)) / labels.column_counts()[:, None]
+    sums = members @ embeddings.astype(np.float64)
+    return np.asarray(sums / labels.column_counts()[:, None])
 
 
 def fit_map(centroids: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -93,7 +94,9 @@ def _prior(centroids: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """M₀: the scaled identity nearest to the targets, and their mean bias."""
     dim = centroids.shape[1]
     prior = np.zeros((dim + 1, targets.shape[1]))
-    scale = float((centroids * targets[:, :dim]).sum()) / max(float(np.square(centroids).sum()), 1e-12)
+    scale = float((centroids * targets[:, :dim]).sum()) / max(
+        float(np.square(centroids).sum()), 1e-12
+    )
     prior[:dim, :dim] = scale * np.eye(dim)
     prior[dim, dim:] = targets[:, dim:].mean(0)
     return prior

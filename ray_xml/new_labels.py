@@ -68,8 +68,9 @@ class NewLabels:
         """(proxies float32 [m, D], rows float32 [m, D + 1]) of labels with these documents."""
         centroids = self.centroids(drawn)
         dim = centroids.shape[1]
-        proxies, rows = np.empty((len(shapes), dim), np.float32), np.empty(
-            (len(shapes), dim + 1), np.float32
+        proxies, rows = (
+            np.empty((len(shapes), dim), np.float32),
+            np.empty((len(shapes), dim + 1), np.float32),
         )
         kinds = [_kind(shape) for shape in shapes]
         for kind, maps in self._maps.items():
