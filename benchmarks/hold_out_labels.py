@@ -130,9 +130,8 @@ def report(
         told = added.outcome
         rows[f"{name}: expected"] = {"R@5": told.recall, "precision": told.precision}
     count = data.meta.num_labels - first
-    print(
-        f"{data.meta.name}: {count:,} of {data.meta.num_labels:,} labels held out; {options.split}\n"
-    )
+    whole = f"{count:,} of {data.meta.num_labels:,} labels held out"
+    print(f"{data.meta.name}: {whole}; {options.split}\n")
     print("| model | " + " | ".join(SHOWN) + " |\n|---|" + "---|" * len(SHOWN))
     for name, row in rows.items():
         cells = (f"{row[key]:.2f}" if key in row else "" for key in SHOWN)
@@ -163,7 +162,7 @@ def examples(data: DataSet, lacking: DataSet, number: int, seed: int) -> LabelEx
 
 
 def named(lacking: DataSet, new: list[str]) -> tuple[LabelExamples, Csr]:
-    """(labels that have nothing but a name, features of the names of those that ``lacking`` has)."""
+    """(labels with nothing but a name, features of the names of those that ``lacking`` has)."""
     vectorizer = Vectorizer.load(lacking.path)
     features = vectorizer.transform(new)
     labels = Csr.from_lists([[label] for label in range(len(new))], len(new))

@@ -61,9 +61,9 @@ def add_labels(
     expected = (model.num_features, trained, fitted)
     if (data.meta.num_features, data.meta.num_labels, len(rows)) != expected:
         raise DataSetError(
-            f"{data.path}: {data.meta.num_features:,} features, {data.meta.num_labels:,} labels "
-            f"and {len(rows):,} documents to train on, the model has {expected[0]:,}, {expected[1]:,} "
-            f"and {expected[2]:,}: give the data set that it was trained on (--data)"
+            f"{data.path}: {data.meta.num_features:,} features, {data.meta.num_labels:,} "
+            f"labels and {len(rows):,} documents to train on, the model has {expected[0]:,}, "
+            f"{expected[1]:,} and {expected[2]:,}: give the data set that it was trained on (--data)"
         )
     if not len(held):
         raise DataSetError(
