@@ -63,7 +63,7 @@ def add_labels(
         raise DataSetError(
             f"{data.path}: {data.meta.num_features:,} features, {data.meta.num_labels:,} "
             f"labels and {len(rows):,} documents to train on, the model has {expected[0]:,}, "
-            f"{expected[1]:,} and {expected[2]:,}: give the data set that it was trained on (--data)"
+            f"{expected[1]:,} and {expected[2]:,}: give that which it was trained on (--data)"
         )
     if not len(held):
         raise DataSetError(

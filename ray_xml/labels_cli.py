@@ -93,6 +93,6 @@ def _told(outcome: Outcome) -> str:
         f"  {outcome.precision:.1f} % of the predictions of these labels among the five best are "
         "right\n"
         f"  of all labels: P@1 {first[0]:.2f} → {first[1]:.2f}, P@5 {five[0]:.2f} → {five[1]:.2f}\n"
-        "the encoder had met these labels: expect half to all of that of new ones "
+        "the encoder had met these labels: new ones reached a third to nine tenths of such recall "
         "(docs/new-labels.md)"
     )

@@ -288,7 +288,7 @@ def test_another_data_set_is_refused(model: Model, data: DataSet) -> None:
     assert add_labels(other, data, examples).model.num_labels == 12
     training = model.config.training.model_copy(update={"validation": 0.1})
     config = model.config.model_copy(update={"training": training})
-    with pytest.raises(DataSetError, match="give the data set that it was trained on"):
+    with pytest.raises(DataSetError, match="give that which it was trained on"):
         add_labels(replace(model, config=config), data, examples)
 
 
