@@ -13,7 +13,7 @@ from ray_xml.label_examples import LabelExamples
 from ray_xml.label_trial import Outcome, trial
 from ray_xml.model import Model
 from ray_xml.new_labels import NewLabels, with_labels
-from ray_xml.run_data import split_rows
+from ray_xml.run_data import fitted_documents, split_rows
 from ray_xml.sparse import Csr, Subset
 from ray_xml.store import DataSet
 
@@ -55,8 +55,9 @@ def add_labels(
             documents to try labels on.
     """
     rows, held = split_rows(data, model.config)
-    old = sum(one.documents for one in model.added)
-    fitted = model.neighbors.labels.num_rows - old
+    behind = sum(one.documents for one in model.added)
+    behind += fitted_documents(data, model.config).texts
+    fitted = model.neighbors.labels.num_rows - behind
     trained = model.added[0].first if model.added else model.num_labels
     expected = (model.num_features, trained, fitted)
     if (data.meta.num_features, data.meta.num_labels, len(rows)) != expected:

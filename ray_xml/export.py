@@ -37,6 +37,7 @@ from ray_xml.partition import even
 from ray_xml.probability import UNFITTED, Probability
 from ray_xml.quantise import Dtype, check_peaks
 from ray_xml.run_config import RunConfig
+from ray_xml.run_data import label_texts
 from ray_xml.store import DataSet
 from ray_xml.store_meta import FEATURE_NAMES, LABEL_NAMES
 
@@ -108,7 +109,7 @@ def export(
             "exact": list(model.exact),
             "probability": model.probability.as_dict(),
             "added": [one.as_dict() for one in model.added],
-            "train_documents": _train_documents(data),
+            **_documents(data, model.config),
         }
         write_json(draft / "manifest.json", manifest)
         os.replace(draft, out)
@@ -267,27 +268,33 @@ def export_dtype(path: Path) -> Dtype:
     return _read_manifest(path / "manifest.json").dtype
 
 
-def train_documents(path: Path) -> int:
-    """The documents of the train split, fitted or held out, of the model exported to ``path``.
+def train_documents(path: Path) -> tuple[int, int]:
+    """(the documents of the train split, fitted or held out; the label texts behind them) of the
+    model exported to ``path``.
 
     Raises:
         CheckpointError: damaged, or it does not tell.
     """
-    found = _read_manifest(path / "manifest.json").train_documents
-    if found is None:
+    manifest = _read_manifest(path / "manifest.json")
+    if manifest.train_documents is None:
         raise CheckpointError(
             f"{path}: does not say which documents it was trained on; export it again where the "
             "data set is"
         )
-    return found
+    return manifest.train_documents, manifest.label_texts
 
 
-def _train_documents(data: Path) -> int | None:
+def _documents(data: Path, config: RunConfig) -> dict[str, int | None]:
     """Of the data set, if it is there."""
     try:
-        return DataSet.open(data).split("train").num_documents
+        opened = DataSet.open(data)
+        texts = label_texts(opened, config)
+        return {
+            "train_documents": opened.split("train").num_documents,
+            "label_texts": 0 if texts is None else texts.num_documents,
+        }
     except DataSetError:
-        return None
+        return {"train_documents": None, "label_texts": 0}
 
 
 @dataclass(frozen=True)
@@ -303,6 +310,7 @@ class _Manifest:
     probability: Probability
     added: tuple[AddedLabels, ...]
     train_documents: int | None
+    label_texts: int
 
 
 def _read_manifest(file: Path) -> _Manifest:
@@ -328,6 +336,7 @@ def _read_manifest(file: Path) -> _Manifest:
                     if tree.get("train_documents") is None
                     else count_of(tree["train_documents"], _MOST)
                 ),
+                label_texts=count_of(tree.get("label_texts", 0), _MOST),
             )
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{file}: damaged ({error!r}); export again") from error

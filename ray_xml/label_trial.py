@@ -6,9 +6,9 @@ trained on, give the score of added labels (``added_labels``): the features of `
 products, as right ones are few. They also tell how good it is: each half of the documents is
 measured by a score fitted to the other.
 
-The encoder has met the labels of the trial, and not the new ones, which reach about half their recall
-where both were measured (docs/new-labels.md). So the odds that the fit gives are halved, lest new
-labels push right ones out.
+The encoder has met the labels of the trial, and not the new ones, which reach about half their
+recall where both were measured (docs/new-labels.md). So the odds that the fit gives are halved,
+lest new labels push right ones out.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from ray_xml.data_summary import SUMMARY, SplitCounts, summarise
 from ray_xml.errors import ConfigError, InputError
 from ray_xml.in_order import available_cpus, in_order
 from ray_xml.label_book import Labels, NamedLabels
+from ray_xml.label_texts import LabelTexts
 from ray_xml.row_files import Block, Columns, check_files, read_rows
 from ray_xml.row_values import content_hashes, rows_of
 from ray_xml.sparse import Csr
@@ -158,6 +159,7 @@ def prepare_text(
     dev: Sequence[str | Path] = (),
     settings: TextSettings | None = None,
     labels: Labels | None = None,
+    label_texts: LabelTexts | None = None,
     name: str | None = None,
     seed: int = 0,
     allow_empty: bool = False,
@@ -182,6 +184,7 @@ def prepare_text(
         dev: the files of a third split, which training does not touch.
         settings: of the vectoriser, which is fitted to the labelled documents of train.
         labels: by default those that the documents name.
+        label_texts: texts of the labels themselves, by default none.
         name: the data set's name; by default that of the folder.
         seed: another one draws another test split.
         allow_empty: let documents be without text.
@@ -208,6 +211,9 @@ def prepare_text(
     files = {split: paths for split, paths in files.items() if paths}
     for paths in files.values():
         check_files(paths, columns)
+    label_texts = label_texts or LabelTexts()
+    label_texts.check()
+    label_texts.meet(labels)
     processes = processes or _processes(files)
 
     def open_writer(num_features: int, num_labels: int) -> DataSetWriter:
@@ -239,6 +245,10 @@ def prepare_text(
             if not written[split].documents:
                 raise InputError(files.get(split, files["train"])[0], _NOTHING[split])
         summary = summarise(counts, written, num_features=vectorizer.num_features, notes=notes)
+        if label_texts:
+            summary["label_texts"] = label_texts.write(
+                writer, vectorizer, labels, counts["train"].labels
+            )
         writer.write_text_file(SUMMARY, json.dumps(summary, indent=2) + "\n")
     assert writer.meta is not None
     return Prepared(writer.meta, summary, time.perf_counter() - begun, documents)

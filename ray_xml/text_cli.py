@@ -31,6 +31,20 @@ def add_text_sources(sources: argparse._SubParsersAction[argparse.ArgumentParser
     text.add_argument("--dev", action="append", default=[], metavar="FILE", help="of a third split")
     text.add_argument("--seed", type=int, default=0, help="another one draws another test split")
     text.add_argument("--allow-empty", action="store_true", help="let rows be without text")
+    texts = text.add_argument_group("texts of the labels themselves, to train on besides")
+    texts.add_argument(
+        "--label-text", action="append", default=[], metavar="FILE", help="a row a label"
+    )
+    texts.add_argument(
+        "--label-text-columns",
+        metavar="COLUMNS",
+        default=("text",),
+        type=lambda text: tuple(text.split(",")),
+        help="of its texts (default: text)",
+    )
+    texts.add_argument(
+        "--label-text-label", metavar="COLUMN", default="label", help="of its labels"
+    )
     _add_common(text)
     text.set_defaults(command=_prepare_text)
 
@@ -97,6 +111,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--raw-counts", action="store_true", help="weigh a count c as c, not as 1 + ln c"
     )
+    parser.add_argument(
+        "--label-names-as-text",
+        action="store_true",
+        help="train on every label's name, too, as a document of its",
+    )
     parser.add_argument("--name", help="the data set's name (default: the folder's)")
     parser.add_argument("--processes", type=int, metavar="N", help="default: one a CPU")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set in OUT")
@@ -141,7 +160,12 @@ def _settings(options: argparse.Namespace) -> TextSettings:
 
 
 def _prepare_text(options: argparse.Namespace) -> int:
+    from ray_xml.label_texts import LabelTexts
     from ray_xml.prepare_text import prepare_text
+    from ray_xml.row_files import Columns
+
+    own = Columns(options.label_text_columns, options.label_text_label, delimiter=options.delimiter)
+    texts = LabelTexts(options.label_text, own, options.label_names_as_text)
 
     def run(out: str, **common: Any) -> Prepared:
         return prepare_text(
@@ -150,6 +174,7 @@ def _prepare_text(options: argparse.Namespace) -> int:
             test=_test(options.test or ["0.1"]),
             dev=options.dev,
             columns=columns(options),
+            label_texts=texts,
             seed=options.seed,
             allow_empty=options.allow_empty,
             **common,
@@ -166,10 +191,15 @@ def _test(given: list[str]) -> list[str] | float:
 
 
 def _prepare_lf(options: argparse.Namespace) -> int:
+    from ray_xml.label_texts import LabelTexts
     from ray_xml.prepare_lf import prepare_lf
 
+    texts = LabelTexts(names=options.label_names_as_text)
+
     def run(out: str, **common: Any) -> Prepared:
-        return prepare_lf(options.train, options.test, options.labels, out, **common)
+        return prepare_lf(
+            options.train, options.test, options.labels, out, label_texts=texts, **common
+        )
 
     return _prepare(options, run)
 

@@ -36,7 +36,7 @@ from ray_xml.ranges import Ranges
 from ray_xml.refresh import Refresher, Validation
 from ray_xml.run_cache import kept_lexical, kept_table
 from ray_xml.run_config import RunConfig
-from ray_xml.run_data import metric_sums, split_rows
+from ray_xml.run_data import fitted_documents, metric_sums, split_rows
 from ray_xml.run_folder import RunFolder
 from ray_xml.run_records import progress_event
 from ray_xml.run_state import RunState, load_state, save_state
@@ -77,9 +77,9 @@ class Training:
         self.device = torch.device(device)
         self.clock = Clock()
         self.clock.start("setup")
-        rows, held = split_rows(data, config)
-        train = data.split("train")
-        self.features, self.labels = Subset(train.features, rows), Subset(train.labels, rows)
+        train, (_, held) = data.split("train"), split_rows(data, config)
+        fitted = fitted_documents(data, config)
+        self.features, self.labels = fitted.features, fitted.labels
         self.held_features = Subset(train.features, held)
         self.held_labels = Subset(train.labels, held)
         self.label_counts = self.labels.column_counts()
@@ -96,7 +96,7 @@ class Training:
                 neighbors_file, config.neighbors, self.features, self.labels, exchange, kept
             )
         give_back()
-        self.steps = Steps(self.encoder, self.classifier, exchange, rows)
+        self.steps = Steps(self.encoder, self.classifier, exchange, fitted.rows)
         self.batches = BatchMaker(
             self.features,
             self.labels,
