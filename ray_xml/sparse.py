@@ -278,8 +278,9 @@ class Joined:
 
     def columns(self, low: int, high: int) -> Csr:
         """As ``Csr.columns``."""
-        parts = [self.first.columns(low, high), self.second.columns(low, high)]
-        return stacked(parts, high - low)
+        # No rows say nothing of whether there are values.
+        parts = [one for one in (self.first, self.second) if one.num_rows]
+        return stacked([one.columns(low, high) for one in parts], high - low)
 
     def column_counts(self) -> np.ndarray:
         """As ``Csr.column_counts``."""
