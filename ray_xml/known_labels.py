@@ -61,22 +61,24 @@ class KnownLabels:
             among: int [m], labels with a document.
 
         Raises:
-            DataSetError: there is none with a name that could be used.
+            DataSetError: there is none that could be used.
         """
         shape = shape._replace(documents=min(shape.documents, _MOST))
         if shape.named:
             assert self._names is not None, "the labels' names were not given"
             among = among[self._names.counts[among] > 0]
-        if not len(among):
-            raise DataSetError(
-                "no label of the model has a name that the model knows a word of, so it cannot "
-                "learn what names are worth: give example texts"
-            )
         while True:
             able = among[self._documents.counts[among] >= shape.documents]
             if len(able) >= min(_FEWEST, len(among)) or shape.documents <= 1:
-                return able, shape
+                break
             shape = shape._replace(documents=shape.documents // 2)
+        if not len(able):
+            what = " and a name of which the model knows a word" if shape.named else ""
+            raise DataSetError(
+                f"no label of the model has documents{what}, so it cannot learn what those of new "
+                "labels are worth" + (": give example texts" if shape.named else "")
+            )
+        return able, shape
 
     def draw(self, labels: np.ndarray, shapes: Sequence[Shape], rng: np.random.Generator) -> Drawn:
         """Documents of ``labels``, int [m], each in its shape; each must be ``able`` to."""

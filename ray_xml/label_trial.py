@@ -133,13 +133,16 @@ def trial(
             labels than L, which were added before.
 
     Raises:
-        DataSetError: no label that was taken out has a validation document.
+        DataSetError: no label that was taken out has a validation document, or there are too few
+            labels.
     """
     if features.num_rows > _DOCUMENTS:
         chosen = np.linspace(0, features.num_rows - 1, _DOCUMENTS).astype(np.int64)
         features, labels = features.take(chosen), labels.take(chosen)
     among = model.labels[model.labels < labels.num_columns]
     tried, drawn = _tried(known, shapes, among, rng)
+    if len(tried) < 2:
+        raise DataSetError("the model has too few labels to learn from how to add others")
     size = max(1, round(_SHARE * len(tried)))
     outcome, blocks = Outcome(), list[_Block]()
     for number in range(min(_ROUNDS, len(tried))):

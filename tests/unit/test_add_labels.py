@@ -248,6 +248,20 @@ def test_labels_are_drawn_in_their_shapes(known: KnownLabels, data: DataSet) -> 
         assert any(label in train.labels.slice(n, n + 1).packed().ids for n in found)
 
 
+def test_nothing_to_learn_from_is_told(model: Model, known: KnownLabels, data: DataSet) -> None:
+    nothing = np.zeros(0, np.int64)
+    with pytest.raises(DataSetError, match="no label of the model has documents, so"):
+        known.able(Shape(3, False), nothing)
+    lacking = without_labels(model, np.arange(1, 11))
+    some = data.split("test")
+    rng = np.random.default_rng(0)
+    with pytest.raises(DataSetError, match="too few labels"):
+        trial(lacking, known, [Shape(1, False)], some.features, some.labels, rng)
+    none = Csr.from_lists([[]] * some.num_documents, some.labels.num_columns)
+    with pytest.raises(DataSetError, match="no validation document has a label"):
+        trial(model, known, [Shape(1, False)], some.features, none, rng)
+
+
 def test_the_trial_measures_held_out_documents(
     model: Model, known: KnownLabels, data: DataSet
 ) -> None:

@@ -82,6 +82,9 @@ def test_names_alone(tmp_path: Path, vectorizer: Vectorizer) -> None:
     found = read_examples(file, Columns(text=(), labels="label"), vectorizer, [])
     assert found.names == ["grey", "red green"]
     assert found.named.all()
+    (tmp_path / "names.txt").write_text("grey\nred green\n")
+    listed = read_examples(str(tmp_path / "names.txt"), Columns((), "text"), vectorizer, [])
+    assert listed.names == found.names
 
 
 @pytest.mark.parametrize(
