@@ -195,12 +195,25 @@ def _replicas(
                 handle = ray_serve.run(deployment.bind(part), name=name, route_prefix=None)
             wrong = handle.wrong.remote().result()
         except (RuntimeError, ray.exceptions.RayError) as error:
-            raise ResourceError(f"the server does not start: {error}") from error
+            raise ResourceError(
+                f"the server does not start: {error} {_last_words(name)}"
+            ) from error
         if wrong is not None:
             raise wrong
         yield
     finally:
         _end(name)
+
+
+def _last_words(name: str) -> str:
+    """What Ray Serve says of an application's replicas: the end of their tracebacks."""
+    from ray import serve as ray_serve
+
+    try:
+        told = ray_serve.status().applications[name].deployments.values()
+    except (KeyError, RuntimeError, ray.exceptions.RayError):
+        return ""
+    return " ".join(one.message.strip().rpartition("\n")[2] for one in told)
 
 
 @contextmanager
