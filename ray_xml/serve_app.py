@@ -85,7 +85,7 @@ class App:
             kind, body, status = _JSON, _error(str(error)), error.status
             headers = [(k.lower().encode(), v.encode()) for k, v in error.headers.items()]
         except Exception:
-            LOG.exception("%s %s", scope["method"], path)
+            LOG.exception("%s %r", scope["method"], path)
             kind, body = _JSON, _error("something is wrong with the server; its log says what")
             status = HTTPStatus.INTERNAL_SERVER_ERROR
         # Before it is sent: whoever has the answer finds it counted.

@@ -78,7 +78,7 @@ def serve(model: str, server: Server) -> None:
     """
     _check_installed()
     place = ModelPlace.find(model if is_url(model) else str(Path(model).resolve()))
-    shards = server.label_shards or -(-place.size() // ONE_PROCESS)
+    shards = server.label_shards or shards_for(place.size())
     with _until_signalled(), ExitStack() as held:
         reserved = held.enter_context(reserve(server.host, server.port))
         port = reserved.getsockname()[1]
@@ -90,6 +90,11 @@ def serve(model: str, server: Server) -> None:
         host = f"[{server.host}]" if ":" in server.host else server.host
         print(f"serving {model} at http://{host}:{port}/ (Ctrl-C ends it)", flush=True)
         _watch()
+
+
+def shards_for(size: int) -> int:
+    """Processes that hold the labels of a model with files of so many bytes; 1 is each replica."""
+    return max(1, -(-size // ONE_PROCESS))
 
 
 def _check_installed() -> None:
@@ -190,12 +195,25 @@ def _replicas(
                 handle = ray_serve.run(deployment.bind(part), name=name, route_prefix=None)
             wrong = handle.wrong.remote().result()
         except (RuntimeError, ray.exceptions.RayError) as error:
-            raise ResourceError(f"the server does not start: {error}") from error
+            raise ResourceError(
+                f"the server does not start: {error} {_last_words(name)}"
+            ) from error
         if wrong is not None:
             raise wrong
         yield
     finally:
         _end(name)
+
+
+def _last_words(name: str) -> str:
+    """What Ray Serve says of an application's replicas: the end of their tracebacks."""
+    from ray import serve as ray_serve
+
+    try:
+        told = ray_serve.status().applications[name].deployments.values()
+    except (KeyError, RuntimeError, ray.exceptions.RayError):
+        return ""
+    return " ".join(one.message.strip().rpartition("\n")[2] for one in told)
 
 
 @contextmanager

@@ -24,8 +24,9 @@ from worded import texts, worded_run
 
 from ray_xml.calibrate import calibrate
 from ray_xml.cli import main
-from ray_xml.cluster.serve import Server, serve
+from ray_xml.cluster.serve import ONE_PROCESS, Server, serve, shards_for
 from ray_xml.errors import ConfigError
+from ray_xml.model_place import ModelPlace
 from ray_xml.predictor import Predictor
 from ray_xml.run_folder import RunFolder
 from ray_xml.store import DataSet
@@ -325,6 +326,13 @@ def test_refusals(data: DataSet, exported: Path, tmp_path: Path) -> None:
         assert err.startswith("error: ")
         assert says in err
         assert err.count("\n") == 1, err
+
+
+def test_a_large_models_labels_are_cut_by_themselves(run: RunFolder, exported: Path) -> None:
+    for model in (run.path, exported):
+        assert 10_000 < ModelPlace.find(str(model)).size() < 10_000_000
+    sizes = (0, 1, ONE_PROCESS, ONE_PROCESS + 1, 5 * ONE_PROCESS)
+    assert [shards_for(size) for size in sizes] == [1, 1, 1, 2, 5]
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
+from ray_xml.serve_app import BODY_SECONDS
+from ray_xml.serve_batch import BATCH, WAITING
 from ray_xml.serve_openapi import openapi
-from ray_xml.serve_request import LIMITS, Limits, RefusedError, Request, parse
+from ray_xml.serve_request import LIMITS, TOP_K, Limits, RefusedError, Request, parse
 
 SMALL = Limits(body=4096, texts=3, characters=20, top_k=7, explained=6)
 
@@ -118,3 +121,19 @@ def test_a_hostile_value_is_told_in_few_characters() -> None:
     with pytest.raises(RefusedError) as raised:
         parse(json.dumps({"k" * 100_000: 1}).encode(), LIMITS)
     assert len(str(raised.value)) < 600
+
+
+def test_the_guide_tells_the_limits() -> None:
+    text = (Path(__file__).parents[2] / "docs/serving.md").read_text(encoding="utf-8")
+    for told in (
+        f"up to {LIMITS.texts}; {LIMITS.characters:,} characters each",
+        f"{TOP_K} unless said, at most {LIMITS.top_k} |",
+        f"of {LIMITS.explained} labels at most",
+        f"in texts of {LIMITS.characters:,} characters together",
+        f"larger than {LIMITS.body >> 20} MiB",
+        f"client_max_body_size {LIMITS.body >> 20}m",
+        f"within {BODY_SECONDS:g} seconds",
+        f"{WAITING:,} texts are waiting",
+        f"up to {BATCH} texts",
+    ):
+        assert told in text, told
