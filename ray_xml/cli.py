@@ -16,6 +16,7 @@ from ray_xml.data_cli import add_data_commands
 from ray_xml.errors import RayXmlError
 from ray_xml.plan_cli import add_plan
 from ray_xml.report_cli import add_report
+from ray_xml.serve_cli import add_serve
 from ray_xml.status_cli import add_status
 from ray_xml.tune_cli import add_tune
 from ray_xml.use_cli import add_use_commands, positive
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_status(commands)
     add_use_commands(commands)
+    add_serve(commands)
     add_report(commands)
 
     examples = commands.add_parser("examples", help="show some documents with their predictions")

@@ -15,21 +15,28 @@ The nearest training documents are those that vote in the sparse channel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from scipy.special import expit
 
 from ray_xml.blend import Evidence
 from ray_xml.errors import DataSetError
-from ray_xml.label_search import GIVEN
+from ray_xml.label_search import GIVEN, Found
 from ray_xml.model_words import TrainDocuments
 from ray_xml.predict_documents import BLOCK, DocumentSide
-from ray_xml.predict_shard import ModelShard
 from ray_xml.sparse import Csr
 
 MOST_TERMS = BLOCK - 1  # heaviest terms of a text that are left out in turn
+
+
+class Labels(Protocol):
+    """Who searches a model's labels: a ``predict_shard.ModelShard``, or several elsewhere."""
+
+    def search(self, embeddings: np.ndarray, k: int, given: np.ndarray) -> Found: ...
+
+    def scores(self, embeddings: np.ndarray, given: np.ndarray) -> Found: ...
 
 
 class Term(NamedTuple):
@@ -77,7 +84,7 @@ class Explanation(NamedTuple):
 
 def explain(
     documents: DocumentSide,
-    shard: ModelShard,
+    holder: Labels,
     row: Csr,
     terms: Mapping[int, str],
     words: int,
@@ -90,6 +97,7 @@ def explain(
     """Explains one label of one text.
 
     Args:
+        holder: of the labels.
         row: [1, V], from the vectoriser.
         terms: what the row's features are called.
         words: features that are words; the columns behind them, an embedding, are one term.
@@ -105,41 +113,68 @@ def explain(
             f"label {label}: the model has {model.num_labels:,} labels, numbered from 0, and knows "
             "those that have a training document"
         )
-    left_out, rows = _without(row.packed(), words)
-    z = log_odds(documents, shard, rows, label)
-    lost = z[0] - z[1:]
-    order = np.argsort(-np.abs(lost), kind="stable")[:most]
-    found = [Term(terms[int(left_out[at])], float(lost[at])) for at in order if lost[at] != 0]
+    z, (found,) = contributions(documents, holder, row, terms, words, [label], most=most)
     places, alike = model.neighbors.nearest(model.neighbors.queries(row))
     nearest = []
     for place, similarity in zip(places[:most].tolist(), alike[:most].tolist(), strict=True):
         number = int(trained_on.rows[place])
         has = label in model.neighbors.labels.slice(place, place + 1).packed().ids
         nearest.append(Nearest(number, trained_on.names.get(number), similarity, bool(has)))
-    probability = float(model.probability.of(z[:1])[0])
+    probability = float(model.probability.of(z)[0])
     return Explanation(label, name, float(expit(z[0])), probability, float(z[0]), found, nearest)
 
 
-def log_odds(documents: DocumentSide, shard: ModelShard, rows: Csr, label: int) -> np.ndarray:
-    """float32 [n]: the score's log-odds of one label for each document, as it has them where it is
-    a candidate."""
+def contributions(
+    documents: DocumentSide,
+    holder: Labels,
+    row: Csr,
+    terms: Mapping[int, str],
+    words: int,
+    labels: Sequence[int],
+    *,
+    most: int,
+) -> tuple[np.ndarray, list[list[Term]]]:
+    """What a text's terms contribute to labels that the model knows; arguments as above.
+
+    Returns:
+        (float32 [m], the log-odds z of each label; its ``most`` largest contributions).
+    """
+    left_out, rows = _without(row.packed(), words)
+    z = log_odds(documents, holder, rows, labels)
+    found = []
+    for lost in (z[0] - z[1:]).T:
+        order = np.argsort(-np.abs(lost), kind="stable")[:most]
+        found.append(
+            [Term(terms[int(left_out[at])], float(lost[at])) for at in order if lost[at] != 0]
+        )
+    return z[0], found
+
+
+def log_odds(
+    documents: DocumentSide, holder: Labels, rows: Csr, labels: Sequence[int]
+) -> np.ndarray:
+    """float32 [n, m]: the score's log-odds of some labels for each document, as it has them where
+    they are candidates."""
     question = documents.ask(rows)
-    given = np.full((rows.num_rows, 1), label, np.int32)
-    found = shard.scores(question.embeddings, given)
+    given = np.tile(np.asarray(labels, np.int32), (rows.num_rows, 1))
+    found = holder.scores(question.embeddings, given)
     votes = question.answer.votes
-    hit = votes.labels == label
+    flat, sharp = np.zeros(given.shape, np.float32), np.zeros(given.shape, np.float32)
+    for at, label in enumerate(labels):
+        hit = votes.labels == label
+        flat[:, at] = np.where(hit, votes.flat, np.float32(0)).sum(1)
+        sharp[:, at] = np.where(hit, votes.sharp, np.float32(0)).sum(1)
     evidence = Evidence(
         given,
         found.logits[GIVEN],
         found.cosines[GIVEN],
-        np.where(hit, votes.flat, np.float32(0)).sum(1, keepdims=True),
-        np.where(hit, votes.sharp, np.float32(0)).sum(1, keepdims=True),
+        flat,
+        sharp,
         votes.flat_total,
         votes.sharp_total,
         *question.answer.fits(given),
     )
-    counts = documents.model.lexical.label_counts
-    return documents.model.blend.log_odds(evidence, counts)[:, 0]
+    return documents.model.blend.log_odds(evidence, documents.model.lexical.label_counts)
 
 
 def _without(row: Csr, words: int) -> tuple[np.ndarray, Csr]:

@@ -4,7 +4,7 @@ the same one."""
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +70,9 @@ class ModelPlace:
         if self.epoch is None:
             return load_documents(path)
         run = RunFolder(path)
-        return documents_of_checkpoint(self._folder(run), run.config(), run.neighbors_file)
+        folder = self._folder(run)
+        documents = documents_of_checkpoint(folder, run.config(), run.neighbors_file)
+        return replace(documents, probability=probability_of(run, folder))
 
     def labels(self, number: int, of: int) -> RangeModel:
         """The part ``number`` of ``of`` about equal ones of the labels; errors as above."""
@@ -82,6 +84,12 @@ class ModelPlace:
         known: np.ndarray = labels_known(load_lexical(run.neighbors_file, config.neighbors))
         places = even(len(known), of)[number]
         return range_of_checkpoint(self._folder(run), config, known, places)
+
+    def size(self) -> int:
+        """Bytes of its files; errors as above."""
+        path = self._checked()
+        folder = path if self.epoch is None else self._folder(RunFolder(path))
+        return sum(file.stat().st_size for file in folder.iterdir())
 
     def probability(self) -> Probability:
         """What its scores are worth; errors as above."""

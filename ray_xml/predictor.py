@@ -11,45 +11,24 @@ one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import overload
 
 import numpy as np
-from scipy.special import expit
 
 from ray_xml.blend import Evidence
-from ray_xml.errors import DataSetError
-from ray_xml.explain import Explanation, explain
+from ray_xml.explain import Explanation
 from ray_xml.export import is_export, load_export
-from ray_xml.label_search import Found
 from ray_xml.model import Model, model_of_run
-from ray_xml.model_words import TrainDocuments, label_names_of, train_documents_of, vectorizer_of
-from ray_xml.predict_documents import BLOCK, DocumentSide, Predictions, Question
+from ray_xml.predict_documents import BLOCK, Predictions
 from ray_xml.predict_shard import ModelShard
-from ray_xml.run_config import RunConfig
 from ray_xml.sparse import Csr
-from ray_xml.text import Vectorizer
+from ray_xml.tagger import Tag, Tagger
 
 __all__ = ["Explanation", "Predictions", "Predictor", "Tag"]
 
 
-class Tag(NamedTuple):
-    """A predicted label.
-
-    Attributes:
-        label: its number; name: None where labels have no names.
-        probability: that it is right (see ``probability``); the score where nothing was fitted.
-        score: in [0, 1], as in ``Predictions``.
-    """
-
-    label: int
-    name: str | None
-    probability: float
-    score: float
-
-
-class Predictor:
+class Predictor(Tagger):
     """A trained model, ready to answer.
 
     Attributes:
@@ -57,15 +36,17 @@ class Predictor:
         lexical, proxies, rows: its parts as they are searched.
     """
 
+    model: Model
+
     def __init__(self, model: Model, folder: Path | None = None) -> None:
         """
         Args:
             folder: where the model is from, which texts and names need.
         """
-        self.model, self._folder = model, folder
+        labels = ModelShard(model.all_labels())
+        super().__init__(model, labels, folder)
         self.lexical = model.lexical
-        self._documents, self._labels = DocumentSide(model), ModelShard(model.all_labels())
-        self.proxies, self.rows = self._labels.proxies, self._labels.rows
+        self.proxies, self.rows = labels.proxies, labels.rows
 
     @staticmethod
     def load(path: str | Path) -> Predictor:
@@ -77,19 +58,6 @@ class Predictor:
         folder = Path(path)
         model = load_export(folder) if is_export(folder) else model_of_run(folder)
         return Predictor(model, folder)
-
-    @property
-    def config(self) -> RunConfig:
-        """The run's config."""
-        return self.model.config
-
-    @property
-    def num_features(self) -> int:
-        return self.model.num_features
-
-    @property
-    def num_labels(self) -> int:
-        return self.model.num_labels
 
     def encode(self, features: Csr) -> np.ndarray:
         """float32 [n, D]: document embeddings, rounded through float16 as in training."""
@@ -122,105 +90,6 @@ class Predictor:
             return self.predict_features(documents, top)
         return self.tag(documents, top if top_k is None else top_k, embeddings)
 
-    def tag(
-        self, texts: Sequence[str], top_k: int = 5, embeddings: np.ndarray | None = None
-    ) -> list[list[Tag]]:
-        """The ``top_k`` best labels of each text in words, most probable first; fewer where there
-        are no more candidates, none of a text without a known term.
-
-        Args:
-            embeddings: float [texts, d], of a model that was trained with them (see ``embedding``).
-
-        Raises:
-            DataSetError: the model was not trained on texts, or its vectoriser is damaged;
-                embeddings are missing, or are none of this model's.
-            TypeError: ``texts`` is a text, not several.
-        """
-        if isinstance(texts, str):
-            raise TypeError('texts are a list: ["some text"]')
-        features, names = self.vectorizer.transform(texts, embeddings), self.names
-        found: list[list[Tag]] = []
-        for _, block in features.blocks(BLOCK):
-            question, answer = self._ask(block, top_k)
-            labels, log_odds = self._documents.best(question, [answer], top_k)
-            scores, p = expit(log_odds), self.model.probability.of(log_odds)
-            for row in zip(labels.tolist(), p.tolist(), scores.tolist(), strict=True):
-                found.append(
-                    [
-                        Tag(label, None if names is None else names[label], probability, score)
-                        for label, probability, score in zip(*row, strict=True)
-                        if label >= 0
-                    ]
-                )
-        return found
-
-    def explain(
-        self,
-        text: str,
-        label: int | str,
-        *,
-        most: int = 10,
-        embedding: np.ndarray | None = None,
-    ) -> Explanation:
-        """What speaks for and against a label, be it predicted or not.
-
-        Args:
-            label: its number or its name.
-            most: terms and training documents to tell at most, each.
-            embedding: float [d], the text's, of a model that was trained with them.
-
-        Raises:
-            DataSetError: no such label, or one without training documents; the model was not
-                trained on texts; the data set of a run is not there any more.
-            CheckpointError: an exported model does not say which documents it was trained on.
-        """
-        number = self._number(label) if isinstance(label, str) else label
-        name = None
-        if self.names is not None and 0 <= number < len(self.names):
-            name = self.names[number]
-        return explain(
-            self._documents,
-            self._labels,
-            self.vectorizer.transform([text], None if embedding is None else embedding[None]),
-            self.vectorizer.terms(text),
-            self.vectorizer.num_words,
-            number,
-            name,
-            self._trained_on,
-            most=most,
-        )
-
-    @cached_property
-    def vectorizer(self) -> Vectorizer:
-        """What makes features of texts; errors as for ``tag``."""
-        return vectorizer_of(self._source(), self.config.data, self.num_features)
-
-    @cached_property
-    def names(self) -> list[str] | None:
-        """The label names by number, if there are any."""
-        return None if self._folder is None else label_names_of(self._folder, self.config.data)
-
-    @cached_property
-    def _trained_on(self) -> TrainDocuments:
-        fitted = self.lexical.neighbors.labels.num_rows
-        return train_documents_of(self._source(), self.config, fitted)
-
-    @cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {name: number for number, name in enumerate(self.names or ())}
-
-    def _number(self, name: str) -> int:
-        number = self._numbers.get(name)
-        if number is None:
-            what = "there is no such label" if self.names else "the labels have no names"
-            raise DataSetError(f"label {name!r}: {what}; give a label's name or number")
-        return number
-
-    def _source(self) -> Path:
-        if self._folder is None:
-            raise DataSetError("the predictor was made of a model alone: load it from its folder")
-        return self._folder
-
     def predict_features(self, features: Csr, top: int = 5) -> Predictions:
         """The ``top`` best labels of each document.
 
@@ -252,7 +121,3 @@ class Predictor:
         of them; all at once, so for blocks of documents."""
         question, found = self._ask(features, top)
         return self._documents.evidence(question, [found])
-
-    def _ask(self, features: Csr, top: int) -> tuple[Question, Found]:
-        question = self._documents.ask(features, top)
-        return question, self._labels.search(question.embeddings, question.k, question.given)

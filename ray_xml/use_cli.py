@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from ray_xml.cluster.predict import Crews
     from ray_xml.predictor import Predictor
 
-_RUN = "a run folder or an exported model, or the URL of one"
+RUN = "a run folder or an exported model, or the URL of one"
 _EXPLAINED = 100  # documents: each takes some hundred predictions
 
 
 def add_use_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the commands to the command line's."""
     evaluate = commands.add_parser("evaluate", help="measure a run's best model on a split")
-    evaluate.add_argument("run", help=_RUN)
+    evaluate.add_argument("run", help=RUN)
     evaluate.add_argument("--data", help="data-set folder or URL (default: the run's)")
     evaluate.add_argument("--split", default="test")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object, in percent")
@@ -33,7 +33,7 @@ def add_use_commands(commands: argparse._SubParsersAction[argparse.ArgumentParse
     evaluate.set_defaults(command=_evaluate)
 
     predict = commands.add_parser("predict", help="labels for documents")
-    predict.add_argument("run", help=_RUN)
+    predict.add_argument("run", help=RUN)
     predict.add_argument(
         "data",
         help="data-set folder, XC file, .parquet or .arrow file, or a folder of these; with --text "

@@ -79,15 +79,27 @@ class Command:
         status = self._process.wait(seconds)
         return status, self._out.read_text(), self._err.read_text()
 
+    def said(self) -> str:
+        """Its standard output so far."""
+        return self._out.read_text()
+
     def running(self) -> bool:
         return self._process.poll() is None
 
     def interrupt(self) -> None:
         os.killpg(self._process.pid, signal.SIGINT)
 
+    def terminate(self) -> None:
+        """Only the driver, as a service manager does."""
+        self._process.terminate()
+
     def kill(self) -> None:
         """Only the driver, as the kernel would when memory runs out."""
         self._process.kill()
+
+    def pids(self, title: str) -> list[int]:
+        """The living processes with a title that begins like this."""
+        return [process.pid for process, name in self._alive() if name.startswith(title)]
 
     def offspring(self) -> list[str]:
         """Names of the processes that this command started and that are alive."""

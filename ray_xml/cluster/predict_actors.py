@@ -47,7 +47,7 @@ class PredictShard:
 
     def __init__(self, place: ModelPlace, number: int, of: int, threads: int) -> None:
         self._place, self._number, self._of = place, number, of
-        _use_threads(threads)
+        use_threads(threads)
 
     @cached_property
     def _shard(self) -> ModelShard:
@@ -63,6 +63,11 @@ class PredictShard:
         with _told():
             return self._shard.search(embeddings, k, given)
 
+    def scores(self, embeddings: np.ndarray, given: np.ndarray) -> Found:
+        """As ``ModelShard.scores``."""
+        with _told():
+            return self._shard.scores(embeddings, given)
+
     def pid(self) -> int:
         return os.getpid()
 
@@ -77,7 +82,7 @@ class PredictWorker:
     def __init__(self, place: ModelPlace, shards: list[str], threads: int) -> None:
         self._place = place
         self._shards = [ray.get_actor(name, namespace=NAMESPACE) for name in shards]
-        _use_threads(threads)
+        use_threads(threads)
 
     @cached_property
     def _side(self) -> DocumentSide:
@@ -181,7 +186,8 @@ class PredictWorker:
         return documents, self._side.predict(question, found, top)
 
 
-def _use_threads(threads: int) -> None:
+def use_threads(threads: int) -> None:
+    """So many CPU threads compute in this process."""
     torch.set_num_threads(threads)
     faiss.omp_set_num_threads(threads)
 

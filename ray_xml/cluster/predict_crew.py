@@ -12,16 +12,15 @@ from typing import Any, TypeVar
 
 import ray
 
-from ray_xml.cluster.placement import Node, cluster_nodes, pinned, place_shards
-from ray_xml.cluster.predict_actors import PredictShard, PredictWorker
-from ray_xml.cluster.session import NAMESPACE, share_out
-from ray_xml.errors import LostError, RayXmlError, TrainingError
+from ray_xml.cluster.placement import Node, cluster_nodes
+from ray_xml.cluster.predict_actors import PredictWorker
+from ray_xml.cluster.predict_shards import COMMON, result, start_shards, wait_ready
+from ray_xml.cluster.session import share_out
+from ray_xml.errors import LostError, TrainingError
 from ray_xml.model_place import ModelPlace
 from ray_xml.run_sections import ResourcesConfig
 
-_RETRIES = 3  # how often Ray repeats a call whose process died over it
 _MAX_LOST = 3  # starts in a row that end without anything done
-_TELL_AFTER = 30.0  # seconds of waiting for processes to start
 _PAUSE = 5.0  # seconds before a new start: a lost node takes a while to be noticed
 Task = TypeVar("Task")
 
@@ -45,23 +44,14 @@ class Crew:
         workers, shards = resources.workers, resources.label_shards
         threads = max(1, int(sum(node.cpus for node in nodes) / (workers + shards)))
         launch = uuid.uuid4().hex[:12]
-        names = [f"predict-shard-{launch}-{number}" for number in range(shards)]
-        shard: Any = ray.remote(PredictShard)
         worker: Any = ray.remote(PredictWorker)
-        common = {"max_restarts": -1, "max_task_retries": _RETRIES, "namespace": NAMESPACE}
-        self._shards: list[Any] = [
-            shard.options(
-                **common, name=name, num_cpus=0, scheduling_strategy=pinned(node.id)
-            ).remote(place, number, shards, threads)
-            for number, (name, node) in enumerate(
-                zip(names, place_shards(nodes, resources), strict=True)
-            )
-        ]
+        held = start_shards(place, nodes, resources, threads)
+        self._shards: list[Any] = list(held.values())
         self._workers: list[Any] = [
             worker.options(
-                **common, name=f"predict-worker-{launch}-{n}", num_cpus=1,
+                **COMMON, name=f"predict-worker-{launch}-{n}", num_cpus=1,
                 scheduling_strategy="SPREAD",
-            ).remote(place, names, threads)
+            ).remote(place, list(held), threads)
             for n in range(workers)
         ]  # fmt: skip
 
@@ -72,19 +62,7 @@ class Crew:
             RayXmlError: what one of them found wrong with it.
             LostError: one could not start.
         """
-        left = [actor.ready.remote() for actor in (*self._shards, *self._workers)]
-        begun, told = time.monotonic(), False
-        while left:
-            done, left = ray.wait(left, num_returns=1, timeout=1.0)
-            for call in done:
-                _result(call)
-            if left and not told and time.monotonic() - begun > _TELL_AFTER:
-                told = True
-                print(
-                    f"waiting for {len(left)} processes to start: the cluster's CPUs may be taken",
-                    file=sys.stderr,
-                    flush=True,
-                )
+        wait_ready((*self._shards, *self._workers))
 
     def each(
         self, tasks: Iterable[Task], begin: Callable[[Any, Task], Any]
@@ -107,7 +85,7 @@ class Crew:
             (call,), _ = ray.wait(list(under_way), num_returns=1)
             task, worker = under_way.pop(call)
             idle.append(worker)
-            yield task, _result(call)
+            yield task, result(call)
 
     def __enter__(self) -> Crew:
         return self
@@ -143,9 +121,9 @@ def done_by_crews(
             with Crew(place, resources, where) as crew:
                 crew.ready()
                 numbered = crew.each(list(left), lambda worker, n: begin(worker, left[n]))
-                for number, result in numbered:
+                for number, made in numbered:
                     lost = 0
-                    yield left.pop(number), result
+                    yield left.pop(number), made
         except LostError as error:
             lost += 1
             if lost > _MAX_LOST:
@@ -157,15 +135,3 @@ def done_by_crews(
                 f"lost: {str(error).splitlines()[0]}; starting again", file=sys.stderr, flush=True
             )
             time.sleep(_PAUSE)
-
-
-def _result(call: Any) -> Any:
-    """A call's result; an actor's own word on what went wrong comes without Ray's wrapping."""
-    try:
-        return ray.get(call)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, RayXmlError):
-            raise error.cause from None
-        raise TrainingError(f"a process of the prediction failed:\n{error}") from None
-    except ray.exceptions.RayError as error:
-        raise LostError(str(error)) from None

@@ -48,6 +48,7 @@ _ONE_KIND = {
     "filter_rows": mutations.numbers,
     "embeddings": mutations.noise,
     "vectorizer": mutations.json_text,
+    "request": mutations.json_text,
     "token_table": mutations.noise,
     "manifest": mutations.json_text,
     "part": mutations.safetensors,
@@ -133,6 +134,13 @@ def seeds(target: str, made: Artefacts) -> list[bytes]:
         tree |= {"format_version": 3, "embedding": {"columns": 2, "weight": 0.5}}
         tree["document_counts"] = tree["document_counts"][:-2]
         return [b"\0" + text, b"\0" + json.dumps(tree).encode()]
+    if target == "request":
+        return [
+            b'\0{"text": "w01 w02"}',
+            b'\0{"texts": ["w01", "\xc3\xa9 w03"], "top_k": 3, "min_probability": 0.5}',
+            b'\0{"texts": ["w01 w02 w03 w04"], "top_k": 100, "explain": false}',
+            b'\0{"text": "w01 w05 unheard", "top_k": 9, "explain": true}',
+        ]
     if target == "token_table":
         file = io.BytesIO()
         np.save(file, np.ones((FEATURES, DIM), np.float32))

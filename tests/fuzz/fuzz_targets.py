@@ -44,6 +44,7 @@ from ray_xml.run_records import read_event
 from ray_xml.run_state import load_state
 from ray_xml.run_storage import RunStorage
 from ray_xml.run_text import describe_epoch, describe_event
+from ray_xml.serve_request import LIMITS, RefusedError, parse
 from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
 from ray_xml.store_meta import DataSetMeta
@@ -88,6 +89,7 @@ class Targets:
         # Before anything is spoilt.
         data = DataSet.open(self.made.data)
         self._predictor = Predictor.load(self.made.run)
+        assert self._predictor.vectorizer  # read now, and kept
         self._test = data.split("test").features
         self._begun = training(config, data, self.made.run)
 
@@ -292,6 +294,24 @@ class Targets:
             return
         if tuple(found.shape) != (FEATURES, DIM):
             raise FindingError(f"a table {tuple(found.shape)}")
+
+    def request(self, data: bytes) -> None:
+        """The body of a request to a served model, through to its answer."""
+        try:
+            asked = parse(data[1:], LIMITS)
+        except RefusedError as error:
+            if not 400 <= error.status < 500 or len(str(error)) > 1000:
+                raise FindingError(f"{error.status}: {str(error)[:2000]}") from error
+            json.dumps(str(error)).encode()
+            return
+        found = self._predictor.tag(asked.texts, asked.top_k)
+        if len(found) != len(asked.texts):
+            raise FindingError(f"{len(found)} answers to {len(asked.texts)} texts")
+        told = [[tag._asdict() for tag in tags] for tags in found]
+        if asked.explain and found[0]:
+            labels = [tag.label for tag in found[0]]
+            told += [self._predictor.reasons(asked.texts[0], labels)]
+        json.dumps(told, ensure_ascii=False, allow_nan=False).encode()
 
     # ---- a run folder ------------------------------------------------------------------------
 

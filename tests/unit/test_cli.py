@@ -48,7 +48,9 @@ def xc(tmp_path: Path) -> tuple[str, str, str]:
     [
         [], ["trian"], ["train"], ["evaluate"], ["predict", "run"], ["prepare"],
         ["prepare", "xc", "a"], ["predict", "run", "data", "--top-k", "0"],
-        ["predict", "run", "data", "--top-k", "many"], ["examples", "run", "--count", "-1"],
+        ["predict", "run", "data", "--top-k", "many"], ["serve"],
+        ["serve", "run", "--port", "65536"],
+        ["serve", "run", "--replicas", "0"], ["examples", "run", "--count", "-1"],
         ["evaluate", "run", "--splitt", "test"], ["evaluate", "run", "--json", "split=test"],
         ["train", "c", "--keep", "0"], ["train", "c", "--keep", "2", "x"],
         ["train", "c", "--keep", "2", "--run=R"],
@@ -64,7 +66,7 @@ def test_a_wrong_call_shows_the_usage(arguments: list[str], capsys: Capture) -> 
 
 @pytest.mark.parametrize(
     "command", [[], ["prepare"], ["prepare", "xc"], ["prepare", "docstrings"], ["synth"],
-                ["train"], ["evaluate"], ["predict"], ["examples"]],
+                ["train"], ["evaluate"], ["predict"], ["examples"], ["serve"]],
 )  # fmt: skip
 def test_every_command_has_help(command: list[str], capsys: Capture) -> None:
     with pytest.raises(SystemExit) as left:

@@ -303,7 +303,7 @@ def test_an_embedding_is_one_reason(
     bare = row.to_scipy().tolil()
     bare[0, words:] = 0
     sides = DocumentSide(predictor.model), ModelShard(predictor.model.all_labels())
-    without = log_odds(*sides, Csr.from_scipy(bare.tocsr()), tag.label)[0]
+    without = log_odds(*sides, Csr.from_scipy(bare.tocsr()), [tag.label])[0, 0]
     told = {one.term: one.contribution for one in why.terms}
     assert told["embedding"] == pytest.approx(why.log_odds - without, abs=1e-3)
     lines = list(explained(predictor, text, top_k=1, embedding=vector))

@@ -160,17 +160,27 @@ LAYERS = [
     ["ray_xml.export", "ray_xml.run_upload", "ray_xml.predict_shard", "ray_xml.predict_documents"],
     ["ray_xml.model_words"],
     ["ray_xml.explain"],
+    ["ray_xml.tagger", "ray_xml.serve_request", "ray_xml.serve_counts"],
     ["ray_xml.predictor", "ray_xml.predict_table", "ray_xml.run_url"],
-    ["ray_xml.model_place", "ray_xml.predict_text", "ray_xml.explain_text"],
+    [
+        "ray_xml.model_place",
+        "ray_xml.predict_text",
+        "ray_xml.explain_text",
+        "ray_xml.serve_batch",
+        "ray_xml.serve_openapi",
+        "ray_xml.serve_page",
+        "ray_xml.serve_socket",
+    ],
     [
         "ray_xml.epoch_steps",
         "ray_xml.refresh",
         "ray_xml.shortlists",
         "ray_xml.evaluation",
         "ray_xml.predict_io",
+        "ray_xml.serve_app",
         "ray_xml.examples",
     ],
-    ["ray_xml.run_state", "ray_xml.report_tally", "ray_xml.calibrate"],
+    ["ray_xml.run_state", "ray_xml.report_tally", "ray_xml.calibrate", "ray_xml.serve_http"],
     ["ray_xml.epoch_report", "ray_xml.report_data", "ray_xml.label_table"],
     ["ray_xml.training", "ray_xml.report_labels", "ray_xml.report_scores", "ray_xml.report_map"],
     ["ray_xml.report_documents", "ray_xml.compare"],
@@ -185,12 +195,16 @@ LAYERS = [
     ["ray_xml.plan_cli"],
     ["ray_xml.cluster"],  # and everything in it
     ["ray_xml.use_cli"],
-    ["ray_xml.tune_cli"],
+    ["ray_xml.tune_cli", "ray_xml.serve_cli"],
     ["ray_xml.cli"],
     ["jobs"],
 ]
 # Modules for which a package must be installed that is no dependency.
-OPTIONAL = {"ray_xml.log_mlflow": "mlflow", "ray_xml.log_wandb": "wandb"}
+OPTIONAL = {
+    "ray_xml.log_mlflow": "mlflow",
+    "ray_xml.log_wandb": "wandb",
+    "ray_xml.serve_http": "uvicorn",
+}
 LAYER_OF = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}
 
 

@@ -320,8 +320,19 @@ def test_any_known_label_has_the_score_that_it_is_predicted_with(predictor: Pred
     for label in range(predictor.num_labels):
         expected = np.where(everything.labels == label, everything.scores, 0).sum(1)
         there = (everything.labels == label).any(1)
-        found = expit(log_odds(documents, shard, rows, label))
+        found = expit(log_odds(documents, shard, rows, [label])[:, 0])
         np.testing.assert_allclose(found[there], expected[there], atol=1e-6)
+
+
+def test_reasons_of_several_labels_at_once_are_those_of_each(predictor: Predictor) -> None:
+    text = ASKED[0]
+    labels = [tag.label for tag in predictor.tag([text], 5)[0]]
+    assert len(labels) == 5
+    together = predictor.reasons(text, labels, most=7)
+    for label, found in zip(labels, together, strict=True):
+        alone = predictor.explain(text, label, most=7).terms
+        assert [one.term for one in found] == [one.term for one in alone]
+        assert [one.contribution for one in found] == [one.contribution for one in alone]
 
 
 def test_documents_are_the_most_alike_of_train(
