@@ -174,7 +174,7 @@ def log_odds(
         votes.sharp_total,
         *question.answer.fits(given),
     )
-    return documents.model.blend.log_odds(evidence, documents.model.lexical.label_counts)
+    return documents.model.log_odds(evidence)
 
 
 def _without(row: Csr, words: int) -> tuple[np.ndarray, Csr]:

@@ -26,6 +26,7 @@ from ray_xml.errors import ConfigError, InputError
 from ray_xml.filter_file import FilterPairs, check_splits
 from ray_xml.in_order import available_cpus, in_order
 from ray_xml.label_book import Labels, NamedLabels
+from ray_xml.label_texts import LabelTexts
 from ray_xml.row_files import Block, Columns, check_files, read_rows
 from ray_xml.row_values import content_hashes, rows_of
 from ray_xml.sparse import Csr
@@ -187,6 +188,7 @@ def prepare_text(
     embeddings: Mapping[str, str | Path] = MappingProxyType({}),
     embedding_weight: float = 1.0,
     words: bool = True,
+    label_texts: LabelTexts | None = None,
     name: str | None = None,
     seed: int = 0,
     allow_empty: bool = False,
@@ -217,6 +219,7 @@ def prepare_text(
             splits that have files; ``columns.embedding`` is the other way to give them.
         embedding_weight: length of the vectors beside words, which have length 1.
         words: make features of the texts, too.
+        label_texts: texts of the labels themselves, by default none.
         name: the data set's name; by default that of the folder.
         seed: another one draws another test split.
         allow_empty: let documents be without text.
@@ -247,6 +250,11 @@ def prepare_text(
     pairs = {split: FilterPairs.read(path) for split, path in filters.items()}
     vectors = {split: EmbeddingFile(path) for split, path in embeddings.items()}
     _check_embeddings(files, columns, vectors, words=words)
+    label_texts = label_texts or LabelTexts()
+    if label_texts and not words:
+        raise ConfigError("texts of labels need words: leave --no-words or the texts out")
+    label_texts.check()
+    label_texts.meet(labels)
     processes = processes or _processes(files)
 
     embedding: Embedding | None = None
@@ -291,6 +299,10 @@ def prepare_text(
             if not written[split].documents:
                 raise InputError(files.get(split, files["train"])[0], _NOTHING[split])
         summary = summarise(counts, written, num_features=vectorizer.num_features, notes=notes)
+        if label_texts:
+            summary["label_texts"] = label_texts.write(
+                writer, vectorizer, labels, counts["train"].labels
+            )
         writer.write_text_file(SUMMARY, json.dumps(summary, indent=2) + "\n")
     assert writer.meta is not None
     return Prepared(writer.meta, summary, time.perf_counter() - begun, documents)

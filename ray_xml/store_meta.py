@@ -29,6 +29,7 @@ from ray_xml.json_text import MOST, parse_json
 
 FORMAT_VERSION = 1
 META, LABEL_NAMES, FEATURE_NAMES = "meta.json", "labels.txt", "features.txt"
+LABEL_TEXTS = "label_texts"  # the split of labels' texts, which are trained on besides train
 SCHEMA = pa.schema(
     [
         ("feature_ids", pa.large_list(pa.int32())),

@@ -155,8 +155,9 @@ class Tagger:
 
     @cached_property
     def _trained_on(self) -> TrainDocuments:
-        fitted = self.model.neighbors.labels.num_rows
-        return train_documents_of(self._source(), self.config, fitted)
+        added = sum(one.documents for one in self.model.added)
+        fitted = self.model.neighbors.labels.num_rows - added
+        return train_documents_of(self._source(), self.config, fitted, added)
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

@@ -32,6 +32,20 @@ def add_text_sources(sources: argparse._SubParsersAction[argparse.ArgumentParser
     _add_embeddings(text, ("train", "test", "dev"))
     text.add_argument("--seed", type=int, default=0, help="another one draws another test split")
     text.add_argument("--allow-empty", action="store_true", help="let rows be without text")
+    texts = text.add_argument_group("texts of the labels themselves, to train on besides")
+    texts.add_argument(
+        "--label-text", action="append", default=[], metavar="FILE", help="a row a label"
+    )
+    texts.add_argument(
+        "--label-text-columns",
+        metavar="COLUMNS",
+        default=("text",),
+        type=lambda text: tuple(text.split(",")),
+        help="of its texts (default: text)",
+    )
+    texts.add_argument(
+        "--label-text-label", metavar="COLUMN", default="label", help="of its labels"
+    )
     _add_common(text)
     text.set_defaults(command=_prepare_text)
 
@@ -155,6 +169,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--raw-counts", action="store_true", help="weigh a count c as c, not as 1 + ln c"
     )
+    parser.add_argument(
+        "--label-names-as-text",
+        action="store_true",
+        help="train on every label's name, too, as a document of its",
+    )
     parser.add_argument("--name", help="the data set's name (default: the folder's)")
     parser.add_argument("--processes", type=int, metavar="N", help="default: one a CPU")
     parser.add_argument("--overwrite", action="store_true", help="replace the data set in OUT")
@@ -199,9 +218,13 @@ def _settings(options: argparse.Namespace) -> TextSettings:
 
 
 def _prepare_text(options: argparse.Namespace) -> int:
+    from ray_xml.label_texts import LabelTexts
     from ray_xml.prepare_text import prepare_text
+    from ray_xml.row_files import Columns
 
     def run(here: argparse.Namespace, out: str, **common: Any) -> Prepared:
+        own = Columns(here.label_text_columns, here.label_text_label, delimiter=here.delimiter)
+        texts = LabelTexts(here.label_text, own, here.label_names_as_text)
         return prepare_text(
             here.files,
             out,
@@ -209,6 +232,7 @@ def _prepare_text(options: argparse.Namespace) -> int:
             dev=here.dev,
             columns=columns(options),
             **_embeddings(here, ("train", "test", "dev")),
+            label_texts=texts,
             seed=options.seed,
             allow_empty=options.allow_empty,
             **common,
@@ -225,12 +249,16 @@ def _test(given: list[str]) -> list[str] | float:
 
 
 def _prepare_lf(options: argparse.Namespace) -> int:
+    from ray_xml.label_texts import LabelTexts
     from ray_xml.prepare_lf import prepare_lf
 
     def run(here: argparse.Namespace, out: str, **common: Any) -> Prepared:
         splits = ("train", "test")
         more = {"filters": filters(here, splits), **_embeddings(here, splits)}
-        return prepare_lf(here.train, here.test, here.labels, out, **more, **common)
+        texts = LabelTexts(names=here.label_names_as_text)
+        return prepare_lf(
+            here.train, here.test, here.labels, out, label_texts=texts, **more, **common
+        )
 
     return _prepare(options, run)
 

@@ -36,7 +36,7 @@ from ray_xml.ranges import Ranges
 from ray_xml.refresh import Refresher, Validation
 from ray_xml.run_cache import kept_lexical, kept_table
 from ray_xml.run_config import RunConfig
-from ray_xml.run_data import metric_sums, split_rows
+from ray_xml.run_data import fitted_documents, metric_sums, split_rows
 from ray_xml.run_folder import RunFolder
 from ray_xml.run_records import progress_event
 from ray_xml.run_state import RunState, load_state, save_state
@@ -78,12 +78,11 @@ class Training:
         self.device = torch.device(device)
         self.clock = Clock()
         self.clock.start("setup")
-        rows, held = split_rows(data, config)
-        train = data.split("train")
-        self.features, self.labels = Subset(train.features, rows), Subset(train.labels, rows)
+        train, (_, held) = data.split("train"), split_rows(data, config)
+        fitted = fitted_documents(data, config)
+        self.features, self.labels = fitted.features, fitted.labels
         self.held_features = Subset(train.features, held)
         pairs = train.filtered
-        self.left_out = None if pairs is None else Subset(pairs, rows)
         held_pairs = None if pairs is None else Subset(pairs, held)
         self.held_truth = Truth(Subset(train.labels, held), held_pairs)
         self.label_counts = self.labels.column_counts()
@@ -106,7 +105,7 @@ class Training:
                 data.meta.num_words,
             )
         give_back()
-        self.steps = Steps(self.encoder, self.classifier, exchange, rows)
+        self.steps = Steps(self.encoder, self.classifier, exchange, fitted.rows)
         self.batches = BatchMaker(
             self.features,
             self.labels,
@@ -117,7 +116,7 @@ class Training:
             config.classifier.drawn,
             config.classifier.candidates,
             config.training.seed,
-            self.left_out,
+            fitted.left_out,
         )
         self.refresher = Refresher(
             self.encoder,

@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 from fuzz_targets import DATA_TEXTS, EXPORT_FILES, RUN_FILES, TEXT_ENDINGS
 from tiny import DIM, FEATURES, XC, Artefacts
 
+from ray_xml.added_labels import AddedLabels
+from ray_xml.blend import DEFAULT
 from ray_xml.checkpoint import folder_of
 from ray_xml.probability import UNFITTED
 from ray_xml.store_meta import FILTER_SCHEMA
@@ -170,7 +172,11 @@ def seeds(target: str, made: Artefacts) -> list[bytes]:
             b'\0{"checkpoints/epoch-0002/../../x.safetensors": "x", "checkpoints/epoch-2": "x"}',
         ]
     if target == "export":
-        return [bytes([i]) + (made.exported / f).read_bytes() for i, f in enumerate(EXPORT_FILES)]
+        found = [bytes([i]) + (made.exported / f).read_bytes() for i, f in enumerate(EXPORT_FILES)]
+        place = EXPORT_FILES.index("manifest.json")
+        manifest = json.loads(found[place][1:])
+        manifest["added"] = [AddedLabels(4, 1, DEFAULT).as_dict()]
+        return [*found, bytes([place]) + json.dumps(manifest).encode()]
     if target == "compact":
         return [b"\0" + (made.exported / "model.safetensors").read_bytes()]
     raise KeyError(target)

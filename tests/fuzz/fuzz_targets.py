@@ -14,7 +14,8 @@ import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from ray_xml.examples import examples
 from ray_xml.exchange import Exchange
 from ray_xml.export import label_names
 from ray_xml.filter_file import FilterPairs
+from ray_xml.label_examples import read_examples
+from ray_xml.label_texts import LabelTexts
 from ray_xml.neighbors import Neighbors
 from ray_xml.predict_io import documents, predict_to, sink
 from ray_xml.predictor import Predictions, Predictor
@@ -130,7 +133,8 @@ class Targets:
             self._use_data_set(out)
 
     def text_files(self, data: bytes) -> None:
-        """A file of texts of some kind, through to an opened data set with a vectoriser."""
+        """A file of texts of some kind, of labels' texts and of new labels, through to an opened
+        data set with a vectoriser."""
         ending = TEXT_ENDINGS[(data[:1] or b"\0")[0] % len(TEXT_ENDINGS)]
         path, out = self._scratch / f"texts{ending}", self._scratch / "prepared"
         path.write_bytes(data[1:])
@@ -143,14 +147,22 @@ class Targets:
                 columns=columns,
                 test=0.5,
                 settings=settings,
+                label_texts=LabelTexts([str(path)], replace(columns, text=("title",)), names=True),
                 allow_empty=len(data) % 2 == 0,
                 overwrite=True,
                 processes=1,
             )
-            rows = Vectorizer.load(out).transform(["red blue", "ﬁne"])
+            vectorizer = Vectorizer.load(out)
+            rows = vectorizer.transform(["red blue", "ﬁne"])
         except RayXmlError:
             return
         rows.check("rows")
+        with suppress(RayXmlError):
+            found = read_examples(str(path), columns, vectorizer, ["colour"])
+            found.features.check("examples")
+            found.labels.check("labels")
+            if not found.labels.column_counts().all():
+                raise FindingError("a new label without a document")
         self._use_data_set(out)
 
     def filter_file(self, data: bytes) -> None:
