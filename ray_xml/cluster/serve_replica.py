@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ray_xml.cluster.predict_actors import use_threads
 from ray_xml.cluster.predict_shards import ShardedLabels
-from ray_xml.errors import LostError, RayXmlError, ResourceError
+from ray_xml.errors import DataSetError, LostError, RayXmlError, ResourceError
 from ray_xml.model import Model
 from ray_xml.model_place import ModelPlace
 from ray_xml.predictor import Predictor
@@ -94,6 +94,11 @@ class _Server:
         labels = ShardedLabels(part.shards, _ANSWER_SECONDS) if part.shards else None
         tagger = _tagger(part.place, labels)
         _ = tagger.vectorizer, tagger.names  # loads them, and says what is wrong with them
+        if tagger.vectorizer.embedding is not None:
+            raise DataSetError(
+                "the model was trained with embeddings, which requests cannot bring: use `ray-xml "
+                "predict --embeddings`, or serve a model of words"
+            )
         tagger.tag(["a text, to warm up"])
         counts = Counts(Path(part.counts))
         self._batcher = Batcher(tagger, counts)

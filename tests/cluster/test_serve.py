@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -315,8 +316,15 @@ def test_nothing_serves_after_a_kill(exported: Path, tmp_path: Path) -> None:
 
 def test_refusals(data: DataSet, exported: Path, tmp_path: Path) -> None:
     wordless = trained_run(data, tmp_path / "runs").path
+    # Its last two features as dense columns.
+    with_vectors = Path(shutil.copytree(exported, tmp_path / "with_vectors"))
+    tree = json.loads((with_vectors / "vectorizer.json").read_text())
+    tree |= {"format_version": 3, "embedding": {"columns": 2, "weight": 1.0}}
+    tree["document_counts"] = tree["document_counts"][:-2]
+    (with_vectors / "vectorizer.json").write_text(json.dumps(tree))
     for arguments, says in (
         ((wordless,), "has no vectorizer.json, so it does not say how texts become features"),
+        ((with_vectors,), "trained with embeddings, which requests cannot bring"),
         ((tmp_path / "nothing",), "nothing"),
         ((exported, "--host", "no-such-host.invalid"), "--host no-such-host.invalid: no such"),
         ((exported, "--replicas", 1000), "--replicas 1000 need a CPU each, and this machine"),
