@@ -284,7 +284,7 @@ class Joined:
 
     def column_counts(self) -> np.ndarray:
         """As ``Csr.column_counts``."""
-        return self.first.column_counts() + self.second.column_counts()
+        return np.asarray(self.first.column_counts() + self.second.column_counts())
 
 
 Rows = Csr | Subset | Joined
