@@ -97,7 +97,7 @@ class LabelTexts:
 
     def _documents(self, labels: Labels) -> Iterator[tuple[list[str], Csr]]:
         """(texts, labels [n, L]) block by block."""
-        names = labels.names if self.names else []
+        names = list(labels.names) if self.names else []
         for first in range(0, len(names), _NAMES):
             some = list(names[first : first + _NAMES])
             own = np.arange(first, first + len(some), dtype=np.int32)
