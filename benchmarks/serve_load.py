@@ -199,7 +199,9 @@ def main() -> None:
     parser.add_argument("--only-good", action="store_true", help="send nothing to be refused")
     parser.add_argument("--most", type=int, default=5000, help="texts to take")
     given = parser.parse_args(own)
-    texts = list(islice(texts_of(given.texts, Columns(text=(given.text,))), given.most))
+    blocks = texts_of(given.texts, Columns(text=(given.text,)))
+    read = (text for some, _ in blocks for text in some)
+    texts = list(islice(read, given.most))
     requests = [request(json.dumps({"text": text}).encode()) for text in texts if text.strip()]
     with (
         tempfile.NamedTemporaryFile("w+", suffix=".log") as log,

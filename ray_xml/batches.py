@@ -44,6 +44,7 @@ class BatchMaker:
         random_negatives: labels drawn at random into every batch's candidates.
         candidates: likewise up to about so many in all; None for no such number.
         seed: of the drawing.
+        left_out: [N, L], pairs that are no negatives; None for no such pairs.
         device: where the batch goes.
     """
 
@@ -56,6 +57,7 @@ class BatchMaker:
     random_negatives: int = 0
     candidates: int | None = None
     seed: int = 0
+    left_out: Rows | None = None
 
     def epoch(
         self, batches: Iterable[tuple[np.ndarray, np.ndarray | None]], epoch: int
@@ -89,6 +91,7 @@ class BatchMaker:
         if listed is None:
             listed = np.zeros((count, 0), np.int32)
         labels = self.labels.take(documents).padded(padded)
+        left_out = None if self.left_out is None else self.left_out.take(documents)
         own = np.pad(listed, ((0, padded - count), (0, 0)), constant_values=-1)
         return Batch(
             TokenBatch.build(numbers, features, self.device),
@@ -100,6 +103,7 @@ class BatchMaker:
                 negatives=self.negatives,
                 documents=count,
                 drawn=self._drawn(stream, listed, labels),
+                left_out=left_out,
             ),
             count,
         )

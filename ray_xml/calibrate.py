@@ -23,6 +23,7 @@ from ray_xml.run_data import split_rows
 from ray_xml.run_folder import RunFolder
 from ray_xml.scoring import top_k
 from ray_xml.store import DataSet
+from ray_xml.truth import Truth
 
 TOP = 5  # predictions of a document that count
 _DOCUMENTS = 20_000  # of more validation documents so many are taken: bounds time and memory
@@ -62,18 +63,20 @@ def held_out(predictor: Predictor, data: DataSet) -> tuple[np.ndarray, np.ndarra
             "training.validation above 0"
         )
     rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), _DOCUMENTS)).astype(np.int64)]
-    half = np.arange(len(rows)) % 2
+    half, whole = np.arange(len(rows)) % 2, Truth.of(train)
     blocks = []
     examples: list[list[tuple[np.ndarray, np.ndarray]]] = [[], []]
     for first in range(0, len(rows), _BLOCK):
         some = rows[first : first + _BLOCK]
         evidence = predictor.evidence(train.features.take(some))
         x = evidence.features(predictor.lexical.label_counts)
-        truth = true_candidates(evidence.labels, train.labels.take(some))
-        blocks.append((evidence.labels, x, truth))
+        theirs = whole.take(some)
+        labels = theirs.cleared(evidence.labels)
+        truth = true_candidates(labels, theirs.labels)
+        blocks.append((labels, x, truth))
         own = half[first : first + _BLOCK, None]
         for which in (0, 1):
-            part = (evidence.labels >= 0) & (own == which)
+            part = (labels >= 0) & (own == which)
             examples[which].append((x[part], truth[part]))
     odd = blend.fit(examples[1])
     even = blend.fit(examples[0], start=odd)

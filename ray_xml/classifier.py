@@ -139,12 +139,14 @@ class Candidates:
         rows: int64 [C], row numbers within the range, ascending; None is all of them.
         positives: int64 [P], positions row · C + column of the (document, label) pairs that hold.
         mask: float32 [B, C] of zeros and ones, or None when every entry counts.
+        left_out: int64 [Q], positions that count neither way; None for none.
     """
 
     count: int
     rows: Tensor | None
     positives: Tensor
     mask: Tensor | None
+    left_out: Tensor | None = None
 
     @staticmethod
     def build(
@@ -156,6 +158,7 @@ class Candidates:
         negatives: str,
         documents: int,
         drawn: np.ndarray | None = None,
+        left_out: Csr | None = None,
     ) -> Candidates:
         """Collects the candidates of one batch.
 
@@ -165,6 +168,7 @@ class Candidates:
             documents: the leading rows that are documents; those behind are padding and get no
                 gradient.
             drawn: int32, label numbers that join the candidates.
+            left_out: [documents, L], pairs that are not to be negatives; positives stay.
         """
         low, high = label_range
         own = (shortlist >= low) & (shortlist < high)
@@ -193,7 +197,14 @@ class Candidates:
         rows = None
         if count < high - low:
             rows = placed(torch.from_numpy(ids.astype(np.int64) - low), device)
-        return Candidates(count, rows, positives, mask)
+        without = None
+        if left_out is not None and left_out.nnz:
+            pairs = left_out.packed()
+            columns = np.minimum(np.searchsorted(ids, pairs.ids), max(count - 1, 0))
+            there = np.flatnonzero(ids[columns] == pairs.ids) if count else columns[:0]
+            at = np.setdiff1d(pairs.row_of_entry()[there] * count + columns[there], places)
+            without = placed(torch.from_numpy(at), device) if len(at) else None
+        return Candidates(count, rows, positives, mask, without)
 
 
 class Classifier:
@@ -270,6 +281,8 @@ class Classifier:
         terms_BC = F.softplus(logit_BC)
         if candidates.mask is not None:
             terms_BC *= candidates.mask
+        if candidates.left_out is not None:
+            terms_BC.view(-1).index_fill_(0, candidates.left_out, 0)
         loss = (terms_BC.sum() - positive_logits.sum()) / documents
         if loss.device.type == "cpu" and not math.isfinite(value := float(loss)):
             raise NotFiniteLossError(value)
@@ -277,6 +290,8 @@ class Classifier:
         gradient_BC.view(-1)[candidates.positives] -= 1
         if candidates.mask is not None:
             gradient_BC *= candidates.mask
+        if candidates.left_out is not None:
+            gradient_BC.view(-1).index_fill_(0, candidates.left_out, 0)
         gradient_BC /= documents
         # In float32 always: it is summed over ranges, and rounding each part would make the
         # result depend on the number of ranges.

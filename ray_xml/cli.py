@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from ray_xml import __version__
 from ray_xml.data_cli import add_data_commands
 from ray_xml.errors import RayXmlError
+from ray_xml.labels_cli import add_add_labels
 from ray_xml.plan_cli import add_plan
 from ray_xml.report_cli import add_report
 from ray_xml.serve_cli import add_serve
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     add_status(commands)
     add_use_commands(commands)
     add_serve(commands)
+    add_add_labels(commands)
     add_report(commands)
 
     examples = commands.add_parser("examples", help="show some documents with their predictions")

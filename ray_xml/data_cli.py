@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ray_xml.text_cli import add_text_sources
+from ray_xml.text_cli import add_filters, add_text_sources, filters
 
 if TYPE_CHECKING:
     from ray_xml.store_meta import DataSetMeta
@@ -37,6 +37,7 @@ def add_data_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     xc.add_argument("--dev", help="a third split")
     for split in ("train", "test", "dev"):
         xc.add_argument(f"--{split}-labels", metavar="FILE", help="label file of the split format")
+    add_filters(xc, ("train", "test", "dev"))
     xc.add_argument("--label-names", metavar="FILE", help="one name a line")
     xc.add_argument("--feature-names", metavar="FILE", help="one name a line")
     xc.add_argument("--name", help="the data set's name (default: the folder's)")
@@ -90,6 +91,7 @@ def _prepare_xc(options: argparse.Namespace) -> int:
             dev_labels=here.dev_labels,
             label_names=here.label_names,
             feature_names=here.feature_names,
+            filters=filters(here, ("train", "test", "dev")),
             sort_ids=options.sort_ids,
             overwrite=options.overwrite,
             progress=counter.show,

@@ -117,6 +117,12 @@ def told(summary: dict[str, Any]) -> Iterable[str]:
             if split.get(key):
                 line += f"; {split[key]:,} {what}"
         yield line
+    if texts := summary.get("label_texts"):
+        yield (
+            f"  label texts: {texts['documents']:,}, of {texts['labels']:,} labels, "
+            f"{texts['labels_without_train_documents']:,} of them without train documents; "
+            f"{texts['left_out']:,} texts without a known word left out"
+        )
     curve = summary["train_documents_of_a_label"]
     yield "  train documents of a label, from the most frequent: " + ", ".join(
         f"{count:,} at {share}" for share, count in curve["of_the_labels"].items()

@@ -10,9 +10,10 @@ import numpy as np
 from ray_xml.data_url import open_data
 from ray_xml.errors import DataSetError
 from ray_xml.json_text import parse_json
-from ray_xml.predictor import Predictor
+from ray_xml.predictor import Predictions, Predictor
 from ray_xml.run_url import local_run
 from ray_xml.store import DataSet
+from ray_xml.truth import Truth
 
 _TOP = 5
 
@@ -29,8 +30,10 @@ def examples(run: str, split: str, count: int, *, seed: int) -> Iterator[str]:
     titles = Titles.of(data, split)
     count = min(count, documents.num_documents)
     rows = np.random.default_rng(seed).choice(documents.num_documents, count, replace=False)
-    chosen = predictor.predict(documents.features.take(rows), _TOP)
-    truth = documents.labels.take(rows)
+    whole = Truth.of(documents)
+    own = whole.take(rows)
+    found = predictor.predict(documents.features.take(rows), whole.asked(_TOP))
+    chosen, truth = Predictions(*own.best(*found, _TOP)), own.labels
 
     def word(label: int) -> str:
         return names[label] if names is not None else f"label {label}"

@@ -87,6 +87,7 @@ def explain(
     holder: Labels,
     row: Csr,
     terms: Mapping[int, str],
+    words: int,
     label: int,
     name: str | None,
     trained_on: TrainDocuments,
@@ -99,6 +100,7 @@ def explain(
         holder: of the labels.
         row: [1, V], from the vectoriser.
         terms: what the row's features are called.
+        words: features that are words; the columns behind them, an embedding, are one term.
         name: the label's.
         most: terms and documents to tell at most, each.
 
@@ -111,7 +113,7 @@ def explain(
             f"label {label}: the model has {model.num_labels:,} labels, numbered from 0, and knows "
             "those that have a training document"
         )
-    z, (found,) = contributions(documents, holder, row, terms, [label], most=most)
+    z, (found,) = contributions(documents, holder, row, terms, words, [label], most=most)
     places, alike = model.neighbors.nearest(model.neighbors.queries(row))
     nearest = []
     for place, similarity in zip(places[:most].tolist(), alike[:most].tolist(), strict=True):
@@ -127,6 +129,7 @@ def contributions(
     holder: Labels,
     row: Csr,
     terms: Mapping[int, str],
+    words: int,
     labels: Sequence[int],
     *,
     most: int,
@@ -136,7 +139,7 @@ def contributions(
     Returns:
         (float32 [m], the log-odds z of each label; its ``most`` largest contributions).
     """
-    left_out, rows = _without(row.packed())
+    left_out, rows = _without(row.packed(), words)
     z = log_odds(documents, holder, rows, labels)
     found = []
     for lost in (z[0] - z[1:]).T:
@@ -171,21 +174,28 @@ def log_odds(
         votes.sharp_total,
         *question.answer.fits(given),
     )
-    return documents.model.blend.log_odds(evidence, documents.model.lexical.label_counts)
+    return documents.model.log_odds(evidence)
 
 
-def _without(row: Csr) -> tuple[np.ndarray, Csr]:
+def _without(row: Csr, words: int) -> tuple[np.ndarray, Csr]:
     """(features left out int32 [t], rows [1 + t, V]): the row, then the row without each of its
-    heaviest terms, again of unit length."""
+    heaviest words, the others again of unit length, and without its embedding, of which the first
+    column is named."""
     assert row.values is not None
     assert row.num_rows == 1
-    heaviest = np.sort(np.argsort(-row.values, kind="stable")[:MOST_TERMS])
-    parts, values = [row.ids], [row.values]
+    split = int(np.searchsorted(row.ids, words))
+    ids, values = row.ids[:split], row.values[:split]
+    dense_ids, dense = row.ids[split:], row.values[split:]
+    heaviest = np.sort(np.argsort(-values, kind="stable")[:MOST_TERMS])
+    parts, weights = [row.ids], [row.values]
     for at in heaviest:
-        rest = np.delete(row.values, at)
+        rest = np.delete(values, at)
         length = np.float32(np.sqrt(rest.astype(np.float64) @ rest))
-        parts.append(np.delete(row.ids, at))
-        values.append(rest / max(length, np.float32(1e-12)))
+        parts.append(np.concatenate([np.delete(ids, at), dense_ids]))
+        weights.append(np.concatenate([rest / max(length, np.float32(1e-12)), dense]))
+    if len(dense):
+        parts.append(ids)
+        weights.append(values)
     offsets = np.concatenate([[0], np.cumsum([len(one) for one in parts])])
-    rows = Csr(offsets, np.concatenate(parts), np.concatenate(values), row.num_columns)
-    return row.ids[heaviest], rows
+    rows = Csr(offsets, np.concatenate(parts), np.concatenate(weights), row.num_columns)
+    return np.concatenate([ids[heaviest], dense_ids[:1]]), rows

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from ray_xml.predictor import Explanation, Predictor
 
 _TERMS, _DOCUMENTS = 8, 5
 
 
 def explained(
-    predictor: Predictor, text: str, *, top_k: int, threshold: float | None = None
+    predictor: Predictor,
+    text: str,
+    *,
+    top_k: int,
+    threshold: float | None = None,
+    embedding: np.ndarray | None = None,
 ) -> Iterator[str]:
     """Why each of a text's best labels is given.
 
     Args:
+        embedding: as for ``Predictor.explain``.
         threshold: the least score of a label that is given; None gives all ``top_k``.
     """
-    tags = predictor.predict([text], top_k=top_k)[0]
+    vectors = None if embedding is None else embedding[None]
+    tags = predictor.predict([text], top_k=top_k, embeddings=vectors)[0]
     kept = [tag for tag in tags if threshold is None or tag.score >= threshold]
     if not kept:
         yield "  no label"
     for tag in kept:
-        yield from lines(predictor.explain(text, tag.label, most=_TERMS))
+        yield from lines(predictor.explain(text, tag.label, most=_TERMS, embedding=embedding))
 
 
 def lines(why: Explanation) -> Iterator[str]:

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ray_xml.added_labels import AddedLabels, from_list
 from ray_xml.blend import Blend
 from ray_xml.checkpoint import write_json
 from ray_xml.compact import pack_csr, pack_rows, shape_of_rows, unpack_csr, unpack_rows
@@ -36,6 +37,7 @@ from ray_xml.partition import even
 from ray_xml.probability import UNFITTED, Probability
 from ray_xml.quantise import Dtype, check_peaks
 from ray_xml.run_config import RunConfig
+from ray_xml.run_data import label_texts
 from ray_xml.store import DataSet
 from ray_xml.store_meta import FEATURE_NAMES, LABEL_NAMES
 
@@ -46,11 +48,17 @@ _MOST, _FREE_WIDTH = 2**31 - 1, 1 << 20  # labels or features: at most, and with
 BESIDE = ("vectorizer.json", LABEL_NAMES, FEATURE_NAMES)
 DOCUMENT_NAMES = "train_documents.jsonl"
 _OF_LABELS = ("proxies", "rows")
-_OF_DOCUMENTS = ("table", "weights", "bias", "documents")
+_OF_DOCUMENTS = ("table", "weights", "bias", "documents", "vectors")
 
 
 def export(
-    model: Model, data: Path, out: Path, dtype: Dtype, *, document_names: bool = False
+    model: Model,
+    data: Path,
+    out: Path,
+    dtype: Dtype,
+    *,
+    document_names: bool = False,
+    labels: Sequence[str] | None = None,
 ) -> int:
     """Writes ``model`` into the new folder ``out``.
 
@@ -58,6 +66,7 @@ def export(
         data: the data-set folder; the files in it that give texts and labels a meaning go along.
         dtype: of the large arrays.
         document_names: take along those of the training documents, if they have any.
+        labels: the labels' names, if they are not the data set's.
 
     Returns:
         the bytes written.
@@ -81,11 +90,16 @@ def export(
         arrays |= pack_rows("weight", model.weight, "fp16")
         arrays |= pack_csr("documents", neighbors.documents, dtype)
         arrays |= pack_csr("document_labels", neighbors.labels, dtype)
+        if neighbors.vectors is not None:
+            arrays |= pack_rows("vectors", neighbors.vectors, dtype)
         save(draft / ARRAYS, arrays)
         (draft / "config.yaml").write_text(dump_config(model.config), encoding="utf-8")
         for name in (*BESIDE, DOCUMENT_NAMES) if document_names else BESIDE:
             if (data / name).is_file():
                 shutil.copyfile(data / name, draft / name)
+        if labels is not None:
+            text = "".join(f"{name}\n" for name in labels)
+            (draft / LABEL_NAMES).write_text(text, encoding="utf-8", newline="\n")
         manifest = {
             "kind": KIND,
             "format_version": FORMAT_VERSION,
@@ -96,7 +110,8 @@ def export(
             "blend": model.blend.as_dict(),
             "exact": list(model.exact),
             "probability": model.probability.as_dict(),
-            "train_documents": _train_documents(data),
+            "added": [one.as_dict() for one in model.added],
+            **_documents(data, model.config),
         }
         write_json(draft / "manifest.json", manifest)
         os.replace(draft, out)
@@ -165,6 +180,9 @@ def _documents_of(held: _Opened) -> DocumentModel:
             unpack_csr("documents", arrays, file),
             unpack_csr("document_labels", arrays, file),
             None if weights is None else weights.astype(np.float32),
+            unpack_rows("vectors", arrays, file, np.float16)
+            if any(name.startswith("vectors.") for name in arrays)
+            else None,
         )
         model = DocumentModel(
             config=config,
@@ -175,6 +193,7 @@ def _documents_of(held: _Opened) -> DocumentModel:
             lexical=Lexical.build(neighbors),
             blend=manifest.blend,
             probability=manifest.probability,
+            added=manifest.added,
         )
     dim = model.table.shape[1]
     shapes = {
@@ -248,40 +267,55 @@ def label_names(path: Path) -> list[str] | None:
     return names
 
 
-def train_documents(path: Path) -> int:
-    """The documents of the train split, fitted or held out, of the model exported to ``path``.
+def export_dtype(path: Path) -> Dtype:
+    """The type of the large arrays of the model exported to ``path``; errors are those of
+    ``load_export``."""
+    return _read_manifest(path / "manifest.json").dtype
+
+
+def train_documents(path: Path) -> tuple[int, int]:
+    """(the documents of the train split, fitted or held out; the label texts behind them) of the
+    model exported to ``path``.
 
     Raises:
         CheckpointError: damaged, or it does not tell.
     """
-    found = _read_manifest(path / "manifest.json").train_documents
-    if found is None:
+    manifest = _read_manifest(path / "manifest.json")
+    if manifest.train_documents is None:
         raise CheckpointError(
             f"{path}: does not say which documents it was trained on; export it again where the "
             "data set is"
         )
-    return found
+    return manifest.train_documents, manifest.label_texts
 
 
-def _train_documents(data: Path) -> int | None:
+def _documents(data: Path, config: RunConfig) -> dict[str, int | None]:
     """Of the data set, if it is there."""
     try:
-        return DataSet.open(data).split("train").num_documents
+        opened = DataSet.open(data)
+        texts = label_texts(opened, config)
+        return {
+            "train_documents": opened.split("train").num_documents,
+            "label_texts": 0 if texts is None else texts.num_documents,
+        }
     except DataSetError:
-        return None
+        return {"train_documents": None, "label_texts": 0}
 
 
 @dataclass(frozen=True)
 class _Manifest:
     """What of the manifest a model needs."""
 
+    dtype: Dtype
     epoch: int
     num_features: int
     num_labels: int
     blend: Blend
     exact: tuple[str, ...]
     probability: Probability
+    added: tuple[AddedLabels, ...]
     train_documents: int | None
+    label_texts: int
 
 
 def _read_manifest(file: Path) -> _Manifest:
@@ -290,6 +324,7 @@ def _read_manifest(file: Path) -> _Manifest:
         kind, version = tree["kind"], tree["format_version"]
         if kind == KIND and version == FORMAT_VERSION:
             return _Manifest(
+                dtype="fp16" if tree.get("dtype") == "fp16" else "int8",
                 epoch=count_of(tree["epoch"]),
                 num_features=count_of(tree["num_features"], _MOST),
                 num_labels=count_of(tree["num_labels"], _MOST),
@@ -300,11 +335,13 @@ def _read_manifest(file: Path) -> _Manifest:
                     if "probability" in tree  # those of older versions have none
                     else UNFITTED
                 ),
+                added=from_list(tree.get("added", ())),
                 train_documents=(
                     None
                     if tree.get("train_documents") is None
                     else count_of(tree["train_documents"], _MOST)
                 ),
+                label_texts=count_of(tree.get("label_texts", 0), _MOST),
             )
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{file}: damaged ({error!r}); export again") from error

@@ -90,6 +90,8 @@ class LabelWords:
             (centroid, association), float32 [n, m] each, 0 where there is no label.
         """
         found = np.zeros((2, labels.size), np.float32)
+        if self.counts.nnz == 0:  # documents without words
+            return found[0].reshape(labels.shape), found[1].reshape(labels.shape)
         listed = np.flatnonzero(labels.ravel() >= 0)
         wanted = labels.ravel()[listed]
         if queries.num_rows == 1:

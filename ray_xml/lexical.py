@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ray_xml.label_words import LabelWords
-from ray_xml.neighbors import Neighbors, Votes
+from ray_xml.neighbors import Neighbors
 from ray_xml.sparse import Csr
+from ray_xml.votes import Votes
 
 
 @dataclass(frozen=True)

@@ -29,21 +29,29 @@ _KINDS = {
     "scale": np.float32,
     "share": np.float32,
     "weights": np.float32,
+    "vectors": np.float16,
 }
 FORMAT_VERSION = 2  # 1 held documents by rows, and no words
 
 
-def save_lexical(path: Path, config: NeighborsConfig, features: Csr, labels: Csr) -> None:
+def save_lexical(
+    path: Path,
+    config: NeighborsConfig,
+    features: Csr,
+    labels: Csr,
+    words: int | None = None,
+) -> None:
     """Builds the channel over training documents and writes it.
 
     Args:
         features: [N, V].
         labels: [N, L].
+        words: see ``Neighbors.build``.
 
     Raises:
         ValueError: ids that are no features or labels, so the data set is damaged.
     """
-    neighbors = Neighbors.build(config, features, labels)
+    neighbors = Neighbors.build(config, features, labels, words)
     with ArraysWriter(path, {"format_version": str(FORMAT_VERSION)}) as out:
         for name, array in neighbors.tensors().items():
             out.append(name, array)
@@ -132,12 +140,13 @@ def _check_lengths(named: Mapping[str, np.ndarray]) -> None:
         "words.scale": labels,
         "words.share": features,
         "weights": features,
+        "vectors": documents * features,
     }
     for name, array in named.items():
         kind = _KINDS.get(name.rpartition(".")[2])
         if array.dtype != kind or len(array) != lengths.get(name, len(array)):
             raise ValueError(f"{name} is {array.dtype} {list(array.shape)}")
-        if kind == np.float32 and not is_finite(array):
+        if np.dtype(kind).kind == "f" and not is_finite(array):
             raise ValueError(f"{name} is not finite")
 
 
@@ -148,24 +157,28 @@ def shared_lexical(
     labels: Rows,
     exchange: Exchange,
     kept: KeptFile | None = None,
+    words: int | None = None,
 ) -> Lexical:
     """The channel of a run, made by one worker and mapped by all; every worker calls this.
 
     Args:
+        words: see ``Neighbors.build``.
         kept: where its file is looked for, and kept for other runs.
     """
     if exchange.rank == 0:
         if kept is None:
-            _make(path, config, features, labels)
+            _make(path, config, features, labels, words)
         else:
             with kept.alone():
                 if not kept.good():
-                    kept.keep(lambda target: _make(target, config, features, labels))
+                    kept.keep(lambda target: _make(target, config, features, labels, words))
                 link_or_copy(kept.path, path)
     exchange.barrier()
     return load_lexical(path, config)
 
 
-def _make(path: Path, config: NeighborsConfig, features: Rows, labels: Rows) -> None:
+def _make(
+    path: Path, config: NeighborsConfig, features: Rows, labels: Rows, words: int | None
+) -> None:
     documents = features.num_rows
-    save_lexical(path, config, features.slice(0, documents), labels.slice(0, documents))
+    save_lexical(path, config, features.slice(0, documents), labels.slice(0, documents), words)

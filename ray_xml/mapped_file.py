@@ -23,7 +23,7 @@ import numpy as np
 from ray_xml.json_text import parse_json, shown
 
 # safetensors' name of every type that a file may hold.
-_NAMES = {"<i8": "I64", "<i4": "I32", "<f4": "F32"}
+_NAMES = {"<i8": "I64", "<i4": "I32", "<f4": "F32", "<f2": "F16"}
 _TYPES = {name: np.dtype(code) for code, name in _NAMES.items()}
 _EMPTY = {dtype: np.zeros(0, dtype) for dtype in _TYPES.values()}
 _MOST_HEADER = 1 << 20  # bytes; a header is some hundreds
@@ -41,7 +41,8 @@ class ArraysWriter:
         self._parts: dict[str, tuple[np.dtype[Any], IO[bytes]]] = {}
 
     def append(self, name: str, piece: np.ndarray) -> None:
-        """Adds ``piece``, a vector of int64, int32 or float32, to the end of the array ``name``."""
+        """Adds ``piece``, a vector of int64, int32, float32 or float16, to the end of the array
+        ``name``."""
         assert piece.ndim == 1
         assert piece.dtype.str in _NAMES, piece.dtype
         if name not in self._parts:

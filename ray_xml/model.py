@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ray_xml import checkpoint
-from ray_xml.blend import DEFAULT, Blend
+from ray_xml import added_labels, checkpoint
+from ray_xml.added_labels import AddedLabels
+from ray_xml.blend import DEFAULT, Blend, Evidence
 from ray_xml.errors import CheckpointError
 from ray_xml.lexical import Lexical
 from ray_xml.lexical_file import load_lexical
@@ -35,6 +36,7 @@ class DocumentModel:
         lexical: the sparse channel.
         blend: the score.
         probability: what its scores are worth.
+        added: labels that it got after training, by ascending number.
     """
 
     config: RunConfig
@@ -45,6 +47,7 @@ class DocumentModel:
     lexical: Lexical
     blend: Blend
     probability: Probability = field(default=UNFITTED, kw_only=True)
+    added: tuple[AddedLabels, ...] = field(default=(), kw_only=True)
 
     @property
     def neighbors(self) -> Neighbors:
@@ -57,6 +60,10 @@ class DocumentModel:
     @property
     def num_labels(self) -> int:
         return self.neighbors.num_labels
+
+    def log_odds(self, evidence: Evidence) -> np.ndarray:
+        """float32 [n, m]: what candidates are ordered by; σ of it is the score."""
+        return added_labels.log_odds(self.blend, self.added, evidence, self.lexical.label_counts)
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,13 @@ from ray_xml.model import (
     probability_of,
     range_of_checkpoint,
 )
+from ray_xml.model_words import vectorizer_of
 from ray_xml.partition import even
+from ray_xml.probability import Probability
 from ray_xml.run_config import RunConfig
 from ray_xml.run_folder import RunFolder
 from ray_xml.run_url import local_run
+from ray_xml.text import Vectorizer
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,22 @@ class ModelPlace:
         path = self._checked()
         folder = path if self.epoch is None else self._folder(RunFolder(path))
         return sum(file.stat().st_size for file in folder.iterdir())
+
+    def probability(self) -> Probability:
+        """What its scores are worth; errors as above."""
+        path = self._checked()
+        if self.epoch is None:
+            return load_documents(path).probability
+        run = RunFolder(path)
+        return probability_of(run, self._folder(run))
+
+    def vectorizer(self, num_features: int) -> Vectorizer:
+        """What makes its features of texts.
+
+        Raises:
+            DataSetError: see ``vectorizer_of``.
+        """
+        return vectorizer_of(self._checked(), self.config().data, num_features)
 
     def config(self) -> RunConfig:
         """The run's config; errors as above."""

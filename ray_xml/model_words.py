@@ -17,6 +17,7 @@ from ray_xml.export import DOCUMENT_NAMES, is_export, label_names, train_documen
 from ray_xml.json_text import parse_json
 from ray_xml.partition import validation_rows
 from ray_xml.run_config import RunConfig
+from ray_xml.run_data import label_texts
 from ray_xml.store import DataSet
 from ray_xml.text import Vectorizer
 
@@ -69,30 +70,39 @@ class TrainDocuments:
     names: Mapping[int, str]
 
 
-def train_documents_of(model: Path, config: RunConfig, fitted: int) -> TrainDocuments:
-    """The documents behind the sparse channel's.
+def train_documents_of(
+    model: Path, config: RunConfig, fitted: int, added: int = 0
+) -> TrainDocuments:
+    """The documents behind the sparse channel's; labels' texts are numbered as if they followed
+    those of the train split, and after them documents that came with added labels.
 
     Args:
         model: the folder of a run or an exported model.
         config: the run's.
-        fitted: the documents in the sparse channel.
+        fitted: the documents in the sparse channel that were there in training.
+        added: those that came with labels since.
 
     Raises:
         DataSetError: the run's data set is not there any more, or another.
         CheckpointError: the exported model is damaged, or does not tell.
     """
     if is_export(model):
-        total, folder = train_documents(model), model
+        (total, behind), folder = train_documents(model), model
     else:
         data = _open(config.data)
         total, folder = data.split("train").num_documents, data.path
+        texts = label_texts(data, config)
+        behind = 0 if texts is None else texts.num_documents
     held = validation_rows(total, config.training.validation, seed=config.training.seed)
     rows = np.setdiff1d(np.arange(total), held, assume_unique=True)
+    rows = np.concatenate([rows, np.arange(total, total + behind)])
     if len(rows) != fitted:
         what = f"{folder}: {len(rows):,} documents to train on, the model has {fitted:,}"
         if is_export(model):
             raise CheckpointError(f"{what}; export again")
         raise DataSetError(f"{what}: it is not the data set that the model was trained on")
+    last = total + behind
+    rows = np.concatenate([rows, np.arange(last, last + added)])
     return TrainDocuments(rows, _names(folder / DOCUMENT_NAMES, total))
 
 

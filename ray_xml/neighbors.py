@@ -7,17 +7,18 @@ index. There is nothing to train and nothing that grows old as the encoder learn
 
 Cutting documents to their heaviest features makes the search an order of magnitude faster than
 on whole documents, and no less accurate (docs/ablations.md).
+
+Documents that have no words, only dense columns (see ``embedding``), are searched for exactly among
+their vectors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import scipy.sparse
 from pydantic import Field
 
 from ray_xml.config import Section
@@ -25,8 +26,9 @@ from ray_xml.cut_documents import cut
 from ray_xml.postings import Postings, spread
 from ray_xml.sparse import Csr
 from ray_xml.top_entries import largest, top_entries
+from ray_xml.vector_neighbors import VectorNeighbors
+from ray_xml.votes import Votes, count_votes, count_votes_of_one
 
-SHARP, FLAT = 4.0, 2.0  # exponents of the similarity in the two kinds of votes
 _SEARCH_BLOCK = 128  # documents searched at a time: bounds the scratch memory
 _SHORT = 16384  # postings of a document up to which it is searched for together with others
 _LEAST = 1e-6  # similarities below are none: their fourth powers would leave float32
@@ -53,40 +55,30 @@ class NeighborsConfig(Section):
     idf: Literal["auto", "on", "off"] = "auto"
 
 
-@dataclass(frozen=True)
-class Votes:
-    """The labels that neighbours vote for, for a block of n documents.
-
-    Attributes:
-        labels: int32 [n, m], most votes first, −1 for none.
-        flat, sharp: float32 [n, m], Σ similarity ** FLAT (SHARP) over the neighbours with the
-            label; 0 where there is no label.
-        flat_total, sharp_total: float32 [n], the same sums over all neighbours.
-    """
-
-    labels: np.ndarray
-    flat: np.ndarray
-    sharp: np.ndarray
-    flat_total: np.ndarray
-    sharp_total: np.ndarray
-
-
 class Neighbors:
     """An index of documents with known labels.
 
     Attributes:
         labels: [N, L] the documents' labels.
-        weights: float32 [V], idf weights that queries get too; None for none.
+        weights: float32 [V], idf weights that queries get too, 0 of dense columns, which would
+            make every document a neighbour of every other; None for none.
+        vectors: float16 [N, V], of unit length, of documents without words; None for others.
         label_counts: int64 [L]: documents of each label.
     """
 
     def __init__(
-        self, config: NeighborsConfig, postings: Csr, labels: Csr, weights: np.ndarray | None
+        self,
+        config: NeighborsConfig,
+        postings: Csr,
+        labels: Csr,
+        weights: np.ndarray | None,
+        vectors: np.ndarray | None = None,
     ) -> None:
         """
         Args:
-            postings: [V, N], the documents' weights by feature; see ``of_documents``.
-            labels, weights: the attributes.
+            postings: [V, N], the documents' weights by feature; see ``of_documents``. Empty where
+                there are vectors.
+            labels, weights, vectors: the attributes.
 
         Raises:
             ValueError: damaged, or they do not fit each other.
@@ -99,23 +91,35 @@ class Neighbors:
             raise ValueError("documents without weights")
         if weights is not None and weights.shape != (postings.num_rows,):
             raise ValueError(f"weights are {weights.shape}, for {postings.num_rows} features")
-        self.config, self.labels, self.weights = config, labels, weights
+        if vectors is not None and vectors.shape != (labels.num_rows, postings.num_rows):
+            raise ValueError(f"vectors are {vectors.shape}, for {labels.num_rows} documents")
+        self.config, self.labels, self.weights, self.vectors = config, labels, weights, vectors
         self.label_counts = labels.column_counts()
         # No more than there are, whatever the config asks for: lists take memory.
         self._size = min(config.size, labels.num_rows)
         self._postings = Postings(postings)
+        self._exact = None if vectors is None else VectorNeighbors(vectors)
 
     @staticmethod
     def of_documents(
-        config: NeighborsConfig, documents: Csr, labels: Csr, weights: np.ndarray | None
+        config: NeighborsConfig,
+        documents: Csr,
+        labels: Csr,
+        weights: np.ndarray | None,
+        vectors: np.ndarray | None = None,
     ) -> Neighbors:
         """An index of documents [N, V] from ``cut``; errors are those of the constructor."""
         documents.check("documents")
-        return Neighbors(config, documents.transpose(), labels, weights)
+        return Neighbors(config, documents.transpose(), labels, weights, vectors)
 
     @staticmethod
-    def build(config: NeighborsConfig, features: Csr, labels: Csr) -> Neighbors:
+    def build(
+        config: NeighborsConfig, features: Csr, labels: Csr, words: int | None = None
+    ) -> Neighbors:
         """Indexes the given training documents.
+
+        Args:
+            words: features that are no dense columns, the first ones; None is all.
 
         Raises:
             ValueError: ids that are no features or labels, so the data set is damaged.
@@ -124,10 +128,18 @@ class Neighbors:
         if config.size == 0:
             none = Csr(np.zeros(features.num_columns + 1, np.int64), *_NOTHING, features.num_rows)
             return Neighbors(config, none, labels, None)
-        weights = None
-        if config.idf == "on" or (config.idf == "auto" and _carries_no_weights(features)):
-            counts = features.column_counts()
+        weights, width = None, features.num_columns
+        words = width if words is None else words
+        if words == 0:
+            none = Csr(np.zeros(width + 1, np.int64), *_NOTHING, features.num_rows)
+            return Neighbors(config, none, labels, None, VectorNeighbors.build(features).vectors)
+        of_words = features if words == width else features.columns(0, words)
+        if config.idf == "on" or (config.idf == "auto" and _carries_no_weights(of_words)):
+            counts = of_words.column_counts()
             weights = np.log((1 + features.num_rows) / (1 + counts)).astype(np.float32)
+        if words < width:
+            weights = np.ones(words, np.float32) if weights is None else weights
+            weights = np.pad(weights, (0, width - words))
         documents = cut(features, config.terms, weights)
         return Neighbors.of_documents(config, documents, labels, weights)
 
@@ -156,7 +168,11 @@ class Neighbors:
             "labels.ids": labels.ids,
             "widths": np.array([postings.num_columns, labels.num_columns]),
         }
-        return named if self.weights is None else {**named, "weights": self.weights}
+        if self.weights is not None:
+            named["weights"] = self.weights
+        if self.vectors is not None:
+            named["vectors"] = self.vectors.reshape(-1)
+        return named
 
     @staticmethod
     def from_tensors(config: NeighborsConfig, named: Mapping[str, np.ndarray]) -> Neighbors:
@@ -174,10 +190,15 @@ class Neighbors:
             documents,
         )
         known = Csr(named["labels.offsets"], named["labels.ids"], None, labels)
-        return Neighbors(config, postings, known, named.get("weights"))
+        vectors = named.get("vectors")
+        if vectors is not None:
+            vectors = vectors.reshape(documents, postings.num_rows)
+        return Neighbors(config, postings, known, named.get("weights"), vectors)
 
     def queries(self, features: Csr) -> Csr:
-        """[n, V]: documents cut as the indexed ones were."""
+        """[n, V]: documents cut as the indexed ones were; whole where these have vectors."""
+        if self._exact is not None:
+            return features
         return cut(features, self.config.terms, self.weights)
 
     def vote(self, queries: Csr) -> Votes:
@@ -188,7 +209,7 @@ class Neighbors:
             nobody = np.zeros(count, np.float32)
             return Votes(none.astype(np.int32), none, none, nobody, nobody)
         if count == 1:
-            return self._vote_alone(queries)
+            return count_votes_of_one(self.labels, *self.nearest(queries), self.config.labels)
         blocks = [block for _, block in queries.blocks(_SEARCH_BLOCK)]
         parts = spread(self._vote, blocks)
         return Votes(
@@ -201,30 +222,21 @@ class Neighbors:
     def nearest(self, query: Csr) -> tuple[np.ndarray, np.ndarray]:
         """(int64 [≤ k], float32 [≤ k]): the neighbours that vote for a document from ``queries``,
         [1, V], and their similarities, best first."""
+        if self._exact is not None:
+            places, similarities = self._exact.nearest(query, self._size, _LEAST)
+            near = similarities[0] > 0
+            return places[0][near], similarities[0][near]
         alike = self._postings.product(query)
         nearest = largest(alike, self._size)
         nearest = nearest[alike[nearest] >= _LEAST]
         return nearest, alike[nearest]
 
-    def _vote_alone(self, query: Csr) -> Votes:
-        """As ``_vote`` for a single document, without matrices."""
-        nearest, alike = self.nearest(query)
-        flat, sharp = alike**FLAT, alike**SHARP
-        theirs = self.labels.take(nearest)
-        counts = theirs.counts
-        labels, voted = np.unique(theirs.ids, return_inverse=True)
-        by_sharp = np.bincount(voted, np.repeat(sharp, counts)).astype(np.float32)
-        by_flat = np.bincount(voted, np.repeat(flat, counts)).astype(np.float32)
-        best = largest(by_sharp, self.config.labels)
-        width = self.config.labels
-        found = np.full((1, width), -1, np.int32)
-        votes = np.zeros((2, 1, width), np.float32)
-        found[0, : len(best)] = labels[best]
-        votes[0, 0, : len(best)], votes[1, 0, : len(best)] = by_flat[best], by_sharp[best]
-        return Votes(found, votes[0], votes[1], flat.sum(keepdims=True), sharp.sum(keepdims=True))
-
-    def _vote(self, queries: Csr) -> Votes:
+    def _nearest_each(self, queries: Csr) -> tuple[np.ndarray, np.ndarray]:
+        """(int64 [n, k], float32 [n, k]): neighbours and their similarities, best first, 0 where
+        there is no more."""
         n, k = queries.num_rows, self._size
+        if self._exact is not None:
+            return self._exact.nearest(queries, k, _LEAST)
         places, similarities = np.zeros((n, k), np.int64), np.zeros((n, k), np.float32)
         short = self._postings.work(queries) <= _SHORT
         together = np.flatnonzero(short)
@@ -234,47 +246,10 @@ class Neighbors:
         for row in np.flatnonzero(~short).tolist():
             nearest, alike = self.nearest(queries.slice(row, row + 1))
             places[row, : len(nearest)], similarities[row, : len(nearest)] = nearest, alike
-        flat, sharp = similarities**FLAT, similarities**SHARP
-        near, theirs, named = self._labels_of(places)
-        offsets = np.arange(n + 1) * k
-        shape = (n, theirs.shape[0])
-        by_flat = scipy.sparse.csr_matrix((flat.ravel(), near.ravel(), offsets), shape)
-        by_sharp = scipy.sparse.csr_matrix((sharp.ravel(), near.ravel(), offsets), shape)
-        flat_votes, sharp_votes = by_flat @ theirs, by_sharp @ theirs
-        # Both products have the same pattern in the same order: the same entries were added up.
-        order, best = top_entries(sharp_votes, self.config.labels, places=True)
-        missing = self.config.labels - order.shape[1]
-        taken = np.pad(order, ((0, 0), (0, missing)), constant_values=-1)
-        best = np.pad(best, ((0, 0), (0, missing)))
-        none = best <= 0
-        taken = np.where(none, 0, taken)
-        if sharp_votes.nnz == 0:
-            return Votes(
-                np.full(taken.shape, -1, np.int32), best, best.copy(), flat.sum(1), sharp.sum(1)
-            )
-        labels = np.where(none, np.int32(-1), named[sharp_votes.indices[taken]])
-        flat_best = np.where(none, np.float32(0), flat_votes.data[taken])
-        return Votes(labels, flat_best, best, flat.sum(1), sharp.sum(1))
+        return places, similarities
 
-    def _labels_of(
-        self, documents: np.ndarray
-    ) -> tuple[np.ndarray, scipy.sparse.csr_matrix, np.ndarray]:
-        """The labels of some documents, in a matrix that holds no others.
-
-        Returns:
-            (each document's row in the matrix, the matrix [d, m] of float32 ones, its columns'
-            labels int32 [m], ascending), so that what is summed over it has the size of the
-            labels that neighbours have rather than of all labels.
-        """
-        distinct, rows = np.unique(documents, return_inverse=True)
-        theirs = self.labels.take(distinct)
-        held = np.zeros(self.num_labels, bool)
-        held[theirs.ids] = True
-        named = np.flatnonzero(held).astype(np.int32)
-        column = np.empty(self.num_labels, np.int32)
-        column[named] = np.arange(len(named), dtype=np.int32)
-        found = Csr(theirs.offsets, column[theirs.ids], None, len(named))
-        return rows.reshape(documents.shape), found.to_scipy(), named
+    def _vote(self, queries: Csr) -> Votes:
+        return count_votes(self.labels, *self._nearest_each(queries), self.config.labels)
 
 
 def _carries_no_weights(features: Csr) -> bool:

@@ -15,6 +15,7 @@ from ray_xml.data_url import open_data
 from ray_xml.errors import ConfigError
 from ray_xml.run_config import RunConfig
 from ray_xml.store import DataSet
+from ray_xml.store_meta import LABEL_TEXTS
 from ray_xml.synth_labels import label_frequencies
 from ray_xml.synth_shapes import PUBLISHED, Shape, shape
 
@@ -24,10 +25,12 @@ class Counts:
     """A data set by its numbers.
 
     Attributes:
-        documents, test_documents: of train (those held out for validation included) and test.
+        documents, test_documents: of train (those held out for validation and labels' texts
+            included) and test.
         features: V.
         entries: stored features of train's documents.
         label_counts: int64 [L], documents of train with each label.
+        dense: features that every document has, of an embedding.
         assumed: what was made up, in words; empty for a data set that is there.
     """
 
@@ -36,6 +39,7 @@ class Counts:
     features: int
     entries: int
     label_counts: np.ndarray
+    dense: int = 0
     assumed: tuple[str, ...] = ()
 
     @property
@@ -61,13 +65,16 @@ class Counts:
     @staticmethod
     def of_data(data: DataSet) -> Counts:
         """The counts of a prepared data set, of which the labels of train are read."""
-        train, test = data.meta.splits["train"], data.meta.splits.get("test")
+        test = data.meta.splits.get("test")
+        trained = [name for name in ("train", LABEL_TEXTS) if name in data.meta.splits]
+        counts = [data.split(name).labels.column_counts() for name in trained]
         return Counts(
-            documents=train.documents,
+            documents=sum(data.meta.splits[name].documents for name in trained),
             test_documents=test.documents if test else 0,
             features=data.meta.num_features,
-            entries=train.feature_nnz,
-            label_counts=data.split("train").labels.column_counts(),
+            entries=sum(data.meta.splits[name].feature_nnz for name in trained),
+            label_counts=np.sum(counts, axis=0),
+            dense=data.meta.num_features - data.meta.num_words,
         )
 
     @staticmethod

@@ -221,7 +221,8 @@ def cut_entries(config: RunConfig, counts: Counts) -> int:
     """Stored features of all documents once they are cut to ``neighbors.terms``."""
     if not config.neighbors.size:
         return 0
-    return round(counts.documents * min(config.neighbors.terms, counts.per_document))
+    words = max(counts.per_document - counts.dense, 0.0)
+    return round(counts.documents * min(config.neighbors.terms, words))
 
 
 def _files(
@@ -233,6 +234,8 @@ def _files(
     size = file_bytes(
         counts.features, counts.documents, postings, int(each.sum()), counts.labels, counts.pairs
     )
+    if config.neighbors.size and counts.dense == counts.features:
+        size += 2 * counts.documents * counts.dense  # no words: the vectors are searched
     mapped = [phase for phase in phases if phase in (*CYCLE, "evaluate")]
     one.add("sparse channel's file", size, mapped, "cache")
     one.add("data set", counts.nbytes, phases, "cache")

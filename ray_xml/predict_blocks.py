@@ -16,9 +16,13 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from ray_xml.data_url import open_data
+from ray_xml.embedding import EmbeddingFile
 from ray_xml.errors import InputError
 from ray_xml.predict_inputs import Part, opened, told
+from ray_xml.row_files import read_rows
+from ray_xml.row_values import documents_in, rows_of
 from ray_xml.sparse import Csr, stacked
+from ray_xml.text import Vectorizer
 from ray_xml.xc_io import open_xc
 
 FEATURES, VALUES, ID = "features", "values", "id"
@@ -38,18 +42,22 @@ class Documents:
     ids: pa.Array | None
 
 
-def blocks(part: Part, num_features: int, size: int) -> Iterator[Documents]:
+def blocks(
+    part: Part, num_features: int, size: int, vectorizer: Vectorizer | None = None
+) -> Iterator[Documents]:
     """The part's documents, ``size`` at a time, but for the last block.
 
     Args:
         num_features: V of Parquet and Arrow files, which do not say it themselves.
+        vectorizer: of texts.
 
     Raises:
         InputError: a document is faulty, or there are fewer than there were.
     """
     with told(part.file.place):
         done = 0
-        for block in _sized(_read(part, num_features), part.rows, size):
+        read = _read(part, num_features, vectorizer)
+        for block in _sized(read, part.rows, size):
             done += block.features.num_rows
             yield block
         if done < part.rows:
@@ -60,7 +68,7 @@ def blocks(part: Part, num_features: int, size: int) -> Iterator[Documents]:
             )
 
 
-def _read(part: Part, num_features: int) -> Iterator[Documents]:
+def _read(part: Part, num_features: int, vectorizer: Vectorizer | None) -> Iterator[Documents]:
     """From the part's first document on, in blocks of any size."""
     file = part.file
     if file.kind == "data set":
@@ -72,9 +80,35 @@ def _read(part: Part, num_features: int) -> Iterator[Documents]:
         yield from (Documents(block, None) for _, block in features.blocks(_READ))
     elif file.kind == "xc":
         yield from (Documents(block, None) for block, _ in open_xc(file.place).blocks(part.first))
+    elif file.kind == "texts":
+        assert vectorizer is not None
+        yield from _texts(part, vectorizer)
     else:
         system, path = opened(file.place)
         yield from _columnar(system, path, part, num_features)
+
+
+def _texts(part: Part, vectorizer: Vectorizer) -> Iterator[Documents]:
+    texts = part.file.texts
+    assert texts is not None
+    # Rows of the vectors go through all files, as documents do.
+    begun = part.start - part.first
+    vectors = None if texts.embeddings is None else EmbeddingFile(texts.embeddings)
+    passed = 0
+    for block in read_rows([part.file.place], texts.columns):
+        count = documents_in(block)
+        skip = max(part.first - passed, 0)
+        if skip < count:
+            rows = rows_of(block, texts.columns, allow_empty=True)
+            own = np.stack(rows.vectors[skip:]) if rows.vectors else None
+            if vectors is not None:
+                own = vectors.take(begun + np.arange(passed + skip, passed + count))
+            for low in range(0, count - skip, _READ):
+                some = slice(low, low + _READ)
+                theirs = None if own is None else own[some]
+                given = rows.texts[skip:][some]
+                yield Documents(vectorizer.transform(given, theirs), None)
+        passed += count
 
 
 def _sized(given: Iterator[Documents], total: int, size: int) -> Iterator[Documents]:

@@ -127,7 +127,7 @@ class DocumentSide:
         """(labels int32 [n, top], log-odds float32 [n, top]), best first, −1 and −∞ where a
         document has fewer; errors are those of ``predict``."""
         evidence = self.evidence(question, found)
-        log_odds = self.model.blend.log_odds(evidence, self.model.lexical.label_counts)
+        log_odds = self.model.log_odds(evidence)
         if np.isnan(log_odds).any():
             raise CheckpointError(
                 "the model gives no score: its numbers are too large; use another checkpoint, or "

@@ -3,16 +3,18 @@
     FOLDER           a prepared data set (a split of it), or Parquet and Arrow files
     FILE             .parquet, .arrow, .feather, or an XC file with or without labels
     URL              the same but XC files
+    texts            files of any kind that ``row_files`` reads
 
 A part is a run of documents of one file. It is read in blocks, so that neither a file nor a
-part is ever whole in memory. An XC file is text: what lies before a part has to be passed over.
+part is ever whole in memory. XC files and files of lines: what lies before a part has to be passed
+over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +23,29 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from ray_xml.data_url import open_data
-from ray_xml.errors import InputError, StorageError
+from ray_xml.embedding import EmbeddingFile
+from ray_xml.errors import ConfigError, InputError, StorageError
+from ray_xml.row_files import Columns, files_of, read_rows
+from ray_xml.row_values import documents_in
 from ray_xml.storage import file_system, is_url
 from ray_xml.store_meta import META
 from ray_xml.xc_io import open_xc
 
-Kind = Literal["data set", "xc", "parquet", "arrow"]
+Kind = Literal["data set", "xc", "parquet", "arrow", "texts"]
 _KINDS: dict[str, Kind] = {".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
+
+
+@dataclass(frozen=True)
+class Texts:
+    """How the documents of a file of texts are read.
+
+    Attributes:
+        columns: what is what.
+        embeddings: an .npy file with their vectors, or None.
+    """
+
+    columns: Columns
+    embeddings: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,7 @@ class InputFile:
         rows: its documents.
         split: of a data set.
         checksum: of a data set.
+        texts: of a file of texts.
     """
 
     place: str
@@ -51,10 +70,16 @@ class InputFile:
     rows: int
     split: str = ""
     checksum: str = ""
+    texts: Texts | None = None
 
     def told(self) -> dict[str, Any]:
         """What tells it from another, for JSON."""
-        told = {"name": self.name, "bytes": self.size, "rows": self.rows}
+        told: dict[str, Any] = {"name": self.name, "bytes": self.size, "rows": self.rows}
+        if self.texts is not None:
+            told["columns"] = [*self.texts.columns.text, self.texts.columns.embedding]
+            if self.texts.embeddings is not None:
+                file = Path(self.texts.embeddings)
+                told["embeddings"] = {"name": file.name, "bytes": file.stat().st_size}
         return {**told, "checksum": self.checksum} if self.checksum else told
 
 
@@ -103,6 +128,30 @@ def find_inputs(source: str, split: str) -> list[InputFile]:
             )
         base = source.rstrip("/")
         return [_file(system, f"{base}/{one.base_name}", one) for one in found]
+
+
+def find_texts(source: str, texts: Texts) -> list[InputFile]:
+    """The files of texts at ``source``, with their documents counted.
+
+    Raises:
+        InputError: one is missing or faulty, or there is another number of vectors.
+    """
+    if is_url(source):
+        raise InputError(source, "texts are read from files: fetch it first")
+    if texts.embeddings is not None and texts.columns.embedding is not None:
+        raise ConfigError("embeddings come from an .npy file or from a column: give one of the two")
+    if texts.embeddings is not None:  # workers may run elsewhere
+        texts = replace(texts, embeddings=str(Path(texts.embeddings).resolve()))
+    found = []
+    for path in files_of(source):
+        rows = sum(documents_in(block) for block in read_rows([path], texts.columns))
+        place = str(Path(path).resolve())
+        size = Path(path).stat().st_size
+        found.append(InputFile(place, "texts", Path(path).name, size, rows, texts=texts))
+    if texts.embeddings is not None:
+        vectors = EmbeddingFile(texts.embeddings)
+        vectors.check(sum(file.rows for file in found), vectors.columns)
+    return found
 
 
 def cut(files: list[InputFile], size: int) -> list[Part]:

@@ -67,15 +67,28 @@ class Predictor(Tagger):
     def predict(self, documents: Csr, top: int = 5) -> Predictions: ...
 
     @overload
-    def predict(self, documents: Sequence[str], *, top_k: int = 5) -> list[list[Tag]]: ...
+    def predict(
+        self,
+        documents: Sequence[str],
+        *,
+        top_k: int = 5,
+        embeddings: np.ndarray | None = None,
+    ) -> list[list[Tag]]: ...
 
     def predict(
-        self, documents: Csr | Sequence[str], top: int = 5, *, top_k: int | None = None
+        self,
+        documents: Csr | Sequence[str],
+        top: int = 5,
+        *,
+        top_k: int | None = None,
+        embeddings: np.ndarray | None = None,
     ) -> Predictions | list[list[Tag]]:
         """The best labels of each document: ``predict_features`` of rows, ``tag`` of texts."""
         if isinstance(documents, Csr):
+            if embeddings is not None:
+                raise TypeError("rows of features have their embeddings in them already")
             return self.predict_features(documents, top)
-        return self.tag(documents, top if top_k is None else top_k)
+        return self.tag(documents, top if top_k is None else top_k, embeddings)
 
     def predict_features(self, features: Csr, top: int = 5) -> Predictions:
         """The ``top`` best labels of each document.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from ray_xml.errors import InputError
+from ray_xml.filter_file import FilterPairs, check_splits
 from ray_xml.store_meta import DataSetMeta
 from ray_xml.store_write import DataSetWriter
 from ray_xml.xc_io import XcReader, open_bytes, open_xc
@@ -27,6 +29,7 @@ def prepare_xc(
     dev_labels: FilePath | None = None,
     label_names: FilePath | None = None,
     feature_names: FilePath | None = None,
+    filters: Mapping[str, FilePath] = MappingProxyType({}),
     sort_ids: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -41,6 +44,7 @@ def prepare_xc(
         name: the data set's name; by default that of the folder.
         train_labels, test_labels, dev_labels: label files of the split format.
         label_names, feature_names: text files with one name a line, in the order of the ids.
+        filters: by split, files of pairs that do not count in evaluation (see ``filter_file``).
         sort_ids: accept ids in any order.
         overwrite: replace a data set that is at ``out``, once the new one is complete.
         progress: called after each block with the split, its documents done and in all.
@@ -61,7 +65,14 @@ def prepare_xc(
     }
     for split, reader in readers.items():
         _check_header(split, reader, readers["train"])
+    check_splits(filters, readers)
     first = readers["train"]
+    # Faults of small files should not wait for the long part, so they come first.
+    pairs = {split: FilterPairs.read(path) for split, path in filters.items()}
+    matrices = {
+        split: found.rows(readers[split].num_documents, first.num_labels)
+        for split, found in pairs.items()
+    }
     with DataSetWriter(
         out,
         name=name or Path(out).absolute().name,
@@ -69,7 +80,6 @@ def prepare_xc(
         num_labels=first.num_labels,
         overwrite=overwrite,
     ) as writer:
-        # The names come first: a fault in them should not wait for the long part.
         if label_names is not None:
             writer.write_label_names(_names(label_names, "labels", first.num_labels))
         if feature_names is not None:
@@ -82,6 +92,8 @@ def prepare_xc(
                     done += features.num_rows
                     if progress is not None:
                         progress(split, done, reader.num_documents)
+            if split in matrices:
+                writer.write_filter(split, matrices[split])
             if split == "train" and part.meta is not None and part.meta.documents == 0:
                 what = "no document has both features and labels, so there is nothing to train on"
                 raise InputError(reader.path, what)

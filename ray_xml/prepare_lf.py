@@ -25,7 +25,8 @@ def prepare_lf(
     Args:
         train, test, labels: JSON lines, plain, ``.gz`` or ``.xz``.
         out: the folder to make.
-        options: of ``prepare_text``: settings, name, overwrite, processes, progress.
+        options: of ``prepare_text``: settings, filters, embeddings, embedding_weight, words,
+            label_texts, name, overwrite, processes, progress.
 
     Raises: as ``prepare_text``.
     """

@@ -10,18 +10,23 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from ray_xml.data_summary import SUMMARY, SplitCounts, summarise
+from ray_xml.embedding import Embedding, EmbeddingFile
 from ray_xml.errors import ConfigError, InputError
+from ray_xml.filter_file import FilterPairs, check_splits
 from ray_xml.in_order import available_cpus, in_order
 from ray_xml.label_book import Labels, NamedLabels
+from ray_xml.label_texts import LabelTexts
 from ray_xml.row_files import Block, Columns, check_files, read_rows
 from ray_xml.row_values import content_hashes, rows_of
 from ray_xml.sparse import Csr
@@ -68,7 +73,8 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the first reading finds in a block."""
+    """What the first reading finds in a block of ``path`` whose first document is in row
+    ``first``; ``vector`` is the length of its documents' vectors, 0 for none."""
 
     split: str
     labels: list[list[str]]
@@ -77,24 +83,27 @@ class _Seen:
     terms: Terms
     empty_labels: int
     cleaned_labels: int
+    path: str
+    first: int
+    vector: int
 
 
 @dataclass(frozen=True)
 class _Survey(_Job):
-    """The first reading."""
+    """The first reading; terms are not counted where there are no ``settings``."""
 
-    settings: TextSettings
+    settings: TextSettings | None
 
     def __call__(self, item: tuple[str, Block]) -> _Seen:
         split, block = item
         rows = rows_of(block, self.columns, allow_empty=self.allow_empty)
         hashes = content_hashes(rows.texts)
         texts: list[str] = []
-        if split == "train":
+        if split == "train" and self.settings is not None:
             drawn = self.draw.drawn(hashes)
             given = zip(rows.texts, rows.labels, drawn, strict=True)
             texts = [text for text, labels, out in given if labels and not out]
-        counts = count_terms(texts, self.settings)
+        counts = {} if self.settings is None else count_terms(texts, self.settings)
         return _Seen(
             split,
             rows.labels,
@@ -103,15 +112,28 @@ class _Survey(_Job):
             counts,
             rows.empty_labels,
             rows.cleaned_labels,
+            block.path,
+            rows.numbers[0] if rows.numbers else block.first,
+            len(rows.vectors[0]) if rows.vectors else 0,
         )
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Documents of one split as the second reading finds them; ``lines`` tell of each in JSON."""
+    """Documents of one split as the second reading finds them.
+
+    Attributes:
+        source, places: the split of the file, and which of the block's documents these are.
+        words: their features, but for dense columns.
+        vectors: float32 [n, d], if their file has a column of them.
+        lines: tell of each in JSON.
+    """
 
     split: str
-    features: Csr
+    source: str
+    places: np.ndarray
+    words: Csr
+    vectors: np.ndarray | None
     labels: list[list[str]]
     hashes: np.ndarray
     lines: list[str] | None
@@ -127,7 +149,8 @@ class _Read(_Job):
         split, block = item
         rows = rows_of(block, self.columns, allow_empty=self.allow_empty)
         hashes = content_hashes(rows.texts)
-        features = self.vectorizer.transform(rows.texts)
+        words = self.vectorizer.word_rows(rows.texts)
+        vectors = np.stack(rows.vectors) if rows.vectors else None
         file = Path(block.path).name
         names = rows.ids or [f"{file}:{number}" for number in rows.numbers]
         in_test = self.draw.in_test(hashes) if split == "train" else np.zeros(len(hashes), bool)
@@ -140,7 +163,10 @@ class _Read(_Job):
             if name == "test" or self.columns.id is not None:
                 lines = [_line(names[place], rows.texts[place]) for place in places]
             labels = [rows.labels[place] for place in places]
-            parts.append(_Part(name, features.take(places), labels, hashes[places], lines))
+            own = None if vectors is None else vectors[places]
+            parts.append(
+                _Part(name, split, places, words.take(places), own, labels, hashes[places], lines)
+            )
         return parts
 
 
@@ -158,6 +184,11 @@ def prepare_text(
     dev: Sequence[str | Path] = (),
     settings: TextSettings | None = None,
     labels: Labels | None = None,
+    filters: Mapping[str, str | Path] = MappingProxyType({}),
+    embeddings: Mapping[str, str | Path] = MappingProxyType({}),
+    embedding_weight: float = 1.0,
+    words: bool = True,
+    label_texts: LabelTexts | None = None,
     name: str | None = None,
     seed: int = 0,
     allow_empty: bool = False,
@@ -182,6 +213,13 @@ def prepare_text(
         dev: the files of a third split, which training does not touch.
         settings: of the vectoriser, which is fitted to the labelled documents of train.
         labels: by default those that the documents name.
+        filters: by split, files of pairs that do not count in evaluation (see ``filter_file``); of
+            splits with files of their own, whose documents they number.
+        embeddings: by split, .npy files with a vector of each document (see ``embedding``), for all
+            splits that have files; ``columns.embedding`` is the other way to give them.
+        embedding_weight: length of the vectors beside words, which have length 1.
+        words: make features of the texts, too.
+        label_texts: texts of the labels themselves, by default none.
         name: the data set's name; by default that of the folder.
         seed: another one draws another test split.
         allow_empty: let documents be without text.
@@ -208,7 +246,18 @@ def prepare_text(
     files = {split: paths for split, paths in files.items() if paths}
     for paths in files.values():
         check_files(paths, columns)
+    check_splits(filters, files if not share else ())
+    pairs = {split: FilterPairs.read(path) for split, path in filters.items()}
+    vectors = {split: EmbeddingFile(path) for split, path in embeddings.items()}
+    _check_embeddings(files, columns, vectors, words=words)
+    label_texts = label_texts or LabelTexts()
+    if label_texts and not words:
+        raise ConfigError("texts of labels need words: leave --no-words or the texts out")
+    label_texts.check()
+    label_texts.meet(labels)
     processes = processes or _processes(files)
+
+    embedding: Embedding | None = None
 
     def open_writer(num_features: int, num_labels: int) -> DataSetWriter:
         return DataSetWriter(
@@ -216,14 +265,22 @@ def prepare_text(
             name=name or Path(out).absolute().name,
             num_features=num_features,
             num_labels=num_labels,
+            embedding=embedding,
             overwrite=overwrite,
         )
 
     # Opened for nothing but its check of ``out``, which should not fail after a long reading.
     open_writer(1, 1)
     job = _Job(columns, allow_empty, Draw(share, seed))
-    found = _survey(files, job, settings, labels, processes, progress)
-    vectorizer, notes, documents = found
+    found = _survey(files, job, settings if words else None, labels, processes, progress)
+    vectorizer, notes, counted, width = found
+    documents = sum(counted.values())
+    for split, file in vectors.items():
+        width = width or file.columns
+        file.check(counted.get(split, 0), width)
+    if width:
+        embedding = _embedding(width, embedding_weight)
+        vectorizer = vectorizer.beside(embedding)
     names = labels.names
     if not names:
         raise InputError(files["train"][0], f"no document has a label in {columns.labels!r}")
@@ -233,12 +290,19 @@ def prepare_text(
         task = _Read(columns, allow_empty, job.draw, vectorizer)
         splits = ["train", *(["dev"] if dev else []), "test"]
         results = in_order(task, _blocks(files, columns), processes=processes)
-        counts = _write(writer, splits, results, labels, documents, progress)
+        counts = _write(writer, splits, results, labels, embedding, vectors, documents, progress)
         written = {split: part.meta for split, part in writer.splits.items() if part.meta}
+        for split, found_pairs in pairs.items():
+            matrix = found_pairs.rows(writer.splits[split].seen, len(names))
+            writer.write_filter(split, matrix)
         for split in ("train", "test"):
             if not written[split].documents:
                 raise InputError(files.get(split, files["train"])[0], _NOTHING[split])
         summary = summarise(counts, written, num_features=vectorizer.num_features, notes=notes)
+        if label_texts:
+            summary["label_texts"] = label_texts.write(
+                writer, vectorizer, labels, counts["train"].labels
+            )
         writer.write_text_file(SUMMARY, json.dumps(summary, indent=2) + "\n")
     assert writer.meta is not None
     return Prepared(writer.meta, summary, time.perf_counter() - begun, documents)
@@ -248,6 +312,32 @@ _NOTHING = {
     "train": "no document has both features and labels, so there is nothing to train on",
     "test": "no document is left for test: draw a larger share, or give files for it",
 }
+
+
+def _check_embeddings(
+    files: dict[str, list[str]],
+    columns: Columns,
+    vectors: Mapping[str, EmbeddingFile],
+    *,
+    words: bool,
+) -> None:
+    if vectors and columns.embedding is not None:
+        raise ConfigError("embeddings come from .npy files or from a column: give one of the two")
+    if vectors and vectors.keys() != files.keys():
+        raise ConfigError(
+            f"embeddings are given of {', '.join(vectors)}, and files of {', '.join(files)}: each "
+            "split needs its own (--embeddings, --test-embeddings, --dev-embeddings)"
+        )
+    if not words and not vectors and columns.embedding is None:
+        raise ConfigError("without words (--no-words) documents need embeddings")
+
+
+def _embedding(width: int, weight: float) -> Embedding:
+    try:
+        return Embedding(columns=width, weight=weight)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"embeddings: {first['loc'][0]}: {first['msg']}") from error
 
 
 def _processes(files: dict[str, list[str]]) -> int:
@@ -265,31 +355,51 @@ def _blocks(files: dict[str, list[str]], columns: Columns) -> Iterator[tuple[str
 def _survey(
     files: dict[str, list[str]],
     job: _Job,
-    settings: TextSettings,
+    settings: TextSettings | None,
     labels: Labels,
     processes: int,
     progress: Progress | None,
-) -> tuple[Vectorizer, dict[str, int], int]:
-    """The first reading: (vectoriser, what to tell, documents); ``labels`` and ``job.draw`` are
-    settled by it."""
+) -> tuple[Vectorizer, dict[str, int], dict[str, int], int]:
+    """The first reading: (vectoriser, what to tell, documents by split of their files, length of
+    their vectors or 0); ``labels`` and ``job.draw`` are settled by it.
+
+    Args:
+        settings: None for no words.
+    """
     notes = {"empty_labels": 0, "cleaned_labels": 0}
-    documents = 0
+    counted, width = dict.fromkeys(files, 0), 0
     task = _Survey(job.columns, job.allow_empty, job.draw, settings)
-    with TextFit(settings) as fit:
+    with TextFit(settings or TextSettings()) as fit:
         for seen in in_order(task, _blocks(files, job.columns), processes=processes):
             fit.add(seen.fitted, seen.terms)
             met = labels.meet(seen.labels)
             if seen.split == "train":
                 job.draw.see(seen.hashes, met)
-            documents += len(seen.hashes)
+            counted[seen.split] += len(seen.hashes)
+            width = width or seen.vector
+            if seen.vector != width and len(seen.hashes):
+                what = f"the embedding has {seen.vector:,} numbers, not {width:,} as those before"
+                raise InputError(seen.path, f"row {seen.first:,}: {what}")
             notes["empty_labels"] += seen.empty_labels
             notes["cleaned_labels"] += seen.cleaned_labels
             if progress is not None:
-                progress("words and labels", documents, None)
+                progress("words and labels", sum(counted.values()), None)
         job.draw.keep_labels()
         labels.settle()
         notes["moved_to_train"] = job.draw.moved
-        return fit.vectorizer(), notes, documents
+        if settings is None:
+            none = Vectorizer(TextSettings(), fit.documents, np.zeros(0, np.int64), [])
+            return none, notes, counted, width
+        return fit.vectorizer(), notes, counted, width
+
+
+def _in_files(results: Iterable[list[_Part]], begun: dict[str, int]) -> Iterator[_Part]:
+    """The parts of blocks in the order of their files; ``begun`` says meanwhile how many documents
+    of the same files came in earlier blocks."""
+    for parts in results:
+        yield from parts
+        for part in parts:
+            begun[part.source] += len(part.places)
 
 
 def _write(
@@ -297,22 +407,29 @@ def _write(
     splits: list[str],
     results: Iterable[list[_Part]],
     labels: Labels,
+    embedding: Embedding | None,
+    vectors: Mapping[str, EmbeddingFile],
     documents: int,
     progress: Progress | None,
 ) -> dict[str, SplitCounts]:
     """The second reading: writes the splits and what is told of their documents."""
     counts = {split: SplitCounts(len(labels.names)) for split in splits}
     told: dict[str, IO[str]] = {}
-    done = 0
+    done, begun = 0, dict.fromkeys(splits, 0)
     with ExitStack() as stack:
         with ExitStack() as parts:
             open_parts: dict[str, SplitWriter] = {
                 split: parts.enter_context(writer.split(split, leave_out_empty=split == "train"))
                 for split in splits
             }
-            for part in (part for parts_of_block in results for part in parts_of_block):
-                rows = labels.meet(part.labels)
-                open_parts[part.split].append(part.features, rows)
+            for part in _in_files(results, begun):
+                rows, features = labels.meet(part.labels), part.words
+                if embedding is not None:
+                    own = part.vectors
+                    if own is None:
+                        own = vectors[part.source].take(part.places + begun[part.source])
+                    features = embedding.beside(features, own)
+                open_parts[part.split].append(features, rows)
                 counts[part.split].add(rows, part.hashes)
                 if part.lines is not None:
                     if part.split not in told:
@@ -321,7 +438,7 @@ def _write(
                         )
                     kept = np.ones(len(part.lines), bool)
                     if part.split == "train":
-                        kept = (part.features.counts > 0) & (rows.counts > 0)
+                        kept = (features.counts > 0) & (rows.counts > 0)
                     told[part.split].writelines(part.lines[row] for row in np.flatnonzero(kept))
                 done += len(part.hashes)
                 if progress is not None:

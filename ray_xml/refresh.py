@@ -33,6 +33,7 @@ from ray_xml.ranges import Block, Ranges
 from ray_xml.scoring import candidates, top_k
 from ray_xml.shortlist import ShortlistConfig
 from ray_xml.sparse import Csr, Rows
+from ray_xml.truth import Truth
 
 BLOCK = 2048  # documents encoded and searched at a time
 FITTED_TO = 8192  # validation documents that the score is fitted to, about
@@ -177,7 +178,7 @@ class Refresher:
         return built
 
     def validate(
-        self, features: Rows, labels: Rows, lexical: Lexical, sums: MetricSums
+        self, features: Rows, truth: Truth, lexical: Lexical, sums: MetricSums
     ) -> Validation:
         """Fits the score to held-out documents' candidates, and measures it on them.
 
@@ -188,13 +189,14 @@ class Refresher:
         counted = np.zeros(3)  # found by the dense search, among all candidates, true pairs
         for first, found, answer in self._with_answers(features, lexical):
             evidence = candidates(found, answer)
-            truth = labels.slice(first, first + len(evidence.labels)).packed()
-            is_true = true_candidates(evidence.labels, truth)
+            own = truth.slice(first, first + len(evidence.labels))
+            labels, true = own.cleared(evidence.labels), own.labels
+            is_true = true_candidates(labels, true)
             dense = [found.labels[source] for source in self.shortlist_config.sources]
-            hits = count_hits(np.concatenate(dense, 1), truth) if dense else 0
-            counted += [hits, is_true.sum(), truth.nnz]
+            hits = count_hits(np.concatenate(dense, 1), true) if dense else 0
+            counted += [hits, is_true.sum(), true.nnz]
             features_nmF = evidence.features(self.counts)
-            held.append(_Held(first, evidence.labels, features_nmF, is_true, truth))
+            held.append(_Held(first, labels, features_nmF, is_true, true))
 
         # A document in every so many is enough for a hundred numbers.
         every = -(-features.num_rows // FITTED_TO)

@@ -128,6 +128,12 @@ def gather(
             baseline(opened, split, documents),
             Titles.of(opened, split),
         )
+        pairs = opened.split(split).filtered
+        if pairs is not None:
+            notes.append(
+                f"{pairs.nnz:,} pairs that the data set names count neither as predictions nor as "
+                "true ones"
+            )
     names = label_names(path)
     if names is None and opened is not None:
         names = opened.label_names()

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ray_xml.predictor import Predictor
+from ray_xml.predictor import Predictions, Predictor
 from ray_xml.report_data import Gathered, Measured
 from ray_xml.report_html import name, paragraph, words
 from ray_xml.report_labels import shown_name
 from ray_xml.report_tally import Tally
 from ray_xml.svg import shortened
+from ray_xml.truth import Truth
 
 _COUNT, _SEED = 3, 0
 _TITLE, _SUMMARY, _FEATURES, _MISSED = 120, 400, 12, 5
@@ -54,8 +55,10 @@ def _articles(
 ) -> list[str]:
     documents = measured.data.split(measured.split)
     features = documents.features.take(rows)
-    predicted = predictor.predict(features, measured.tally.top)
-    truth = documents.labels.take(rows)
+    whole, top = Truth.of(documents), measured.tally.top
+    theirs = whole.take(rows)
+    predicted = Predictions(*theirs.best(*predictor.predict(features, whole.asked(top)), top))
+    truth = theirs.labels
     feature_names = measured.data.feature_names() if measured.titles is None else None
     made = []
     for place, row in enumerate(rows.tolist()):

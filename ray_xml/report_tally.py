@@ -15,11 +15,12 @@ from ray_xml.calibration import ScoreBins
 from ray_xml.document_scores import DocumentScores
 from ray_xml.evaluation import check_labels, labelled
 from ray_xml.metrics import hits
-from ray_xml.predictor import Predictor
+from ray_xml.predictor import Predictions, Predictor
 from ray_xml.run_data import metric_sums
 from ray_xml.run_sections import DataSetConfig
 from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
+from ray_xml.truth import Truth
 
 CHOSEN = 0.5  # a label whose score is at least this is taken to be said of a document
 _PENDING = 1 << 20  # confusions collected before they are counted
@@ -83,8 +84,12 @@ def tally(
     best_right, best_score = [], []
     confusions = _Confusions(width)
     done = 0
-    for part in predictor.predict_blocks(documents.features, top):
-        truth = documents.labels.slice(done, done + len(part.labels)).packed()
+    whole = Truth.of(documents)
+    true = np.zeros(width, np.int64)
+    for found in predictor.predict_blocks(documents.features, whole.asked(top)):
+        own = whole.slice(done, done + len(found.labels))
+        part, truth = Predictions(*own.best(*found, top)), own.labels
+        true += np.bincount(truth.ids, minlength=width)
         right, given = hits(part.labels, truth), part.labels >= 0
         table = sums.contributions(part.labels, truth)
         sums.add(table, truth)
@@ -103,7 +108,7 @@ def tally(
         top=top,
         metrics=sums.result(),
         documents=DocumentScores.joined(parts),
-        true=documents.labels.column_counts(),
+        true=true,
         found=counts[0],
         listed=counts[1],
         chosen=counts[2],

@@ -39,6 +39,7 @@ class Columns:
         separator: between the labels of a text; None where they are lists.
         below: labels are whole numbers from 0 up, less than this; None where they are names.
         id: that of the documents' names, or None.
+        embedding: that of the documents' vectors, or None.
         delimiter: between the columns of a CSV file; None takes a comma, of .tsv a tab.
     """
 
@@ -48,11 +49,12 @@ class Columns:
     below: int | None = None
     id: str | None = None
     delimiter: str | None = None
+    embedding: str | None = None
 
     @property
     def wanted(self) -> list[str]:
         """Every column to read, once."""
-        also = [name for name in (self.labels, self.id) if name is not None]
+        also = [name for name in (self.labels, self.id, self.embedding) if name is not None]
         return list(dict.fromkeys([*self.text, *also]))
 
 
@@ -86,18 +88,23 @@ def read_rows(paths: Sequence[str], columns: Columns) -> Iterator[Block]:
         InputError: a file is missing, of an unknown kind, damaged, or lacks a column.
     """
     for path in paths:
-        for file in _files(path):
+        for file in files_of(path):
             yield from _reader(file)(file, columns)
 
 
 def check_files(paths: Sequence[str], columns: Columns) -> None:
     """Looks at the beginning of each file; errors are those of ``read_rows``."""
     for path in paths:
-        for file in _files(path):
+        for file in files_of(path):
             next(_reader(file)(file, columns), None)
 
 
-def _files(path: str) -> list[str]:
+def files_of(path: str) -> list[str]:
+    """The file, or those of a folder in the order of their names.
+
+    Raises:
+        InputError: the folder holds none.
+    """
     if not Path(path).is_dir():
         return [path]
     inside = sorted(str(file) for file in Path(path).glob("*.parquet"))
@@ -145,6 +152,9 @@ def _plain_lines(path: str, columns: Columns) -> Iterator[Block]:
 
 
 def _csv(path: str, columns: Columns) -> Iterator[Block]:
+    if columns.embedding is not None:
+        what = f"column {columns.embedding!r} should be lists of numbers, which CSV has none of"
+        raise InputError(path, f"{what}: use JSON lines or Parquet, or an .npy file (--embeddings)")
     tabs = Path(path).name.lower().split(".")[-1 if path.endswith("tsv") else -2] == "tsv"
     delimiter = columns.delimiter or ("\t" if tabs else ",")
     try:
@@ -224,6 +234,11 @@ def _check_types(path: str, columns: Columns, schema: pa.Schema) -> None:
                 f"column {columns.id!r} is {kind}, not text or whole numbers: name another (--id)"
             )
             raise InputError(path, what)
+    if columns.embedding is not None:
+        kind = schema.field(columns.embedding).type
+        if not _is_list(kind) or not pa.types.is_floating(kind.value_type):
+            what = f"column {columns.embedding!r} is {kind}, not lists of floats: name another"
+            raise InputError(path, f"{what} (--embedding-column)")
     if columns.labels is None:
         return
     kind = schema.field(columns.labels).type
@@ -234,6 +249,11 @@ def _check_types(path: str, columns: Columns, schema: pa.Schema) -> None:
         hint = "; --label-separator cuts a text into labels" if _is_text(kind) else ""
         what = f"column {columns.labels!r} is {kind}, not a list of texts or whole numbers{hint}"
         raise InputError(path, what)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    of_one_length = pa.types.is_fixed_size_list(kind)
+    return bool(of_one_length or pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:

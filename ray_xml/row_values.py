@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from ray_xml.embedding import fault
 from ray_xml.errors import InputError
 from ray_xml.json_text import parse_json, shown
 from ray_xml.row_files import LINE, Block, Columns
@@ -25,6 +27,8 @@ class Rows:
         texts: one a document.
         labels: the names of each document's labels, in its order, perhaps with repeats.
         ids: the document's names; empty where none were asked for.
+        vectors: the documents' embeddings, float [d] each and as long in all; empty where none were
+            asked for.
         empty_labels: labels that were empty, and left out.
         cleaned_labels: labels that were changed: see ``clean_label``.
     """
@@ -33,6 +37,7 @@ class Rows:
     texts: list[str] = field(default_factory=list)
     labels: list[list[str]] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
+    vectors: list[np.ndarray] = field(default_factory=list)
     empty_labels: int = 0
     cleaned_labels: int = 0
 
@@ -65,9 +70,20 @@ def rows_of(block: Block, columns: Columns, *, allow_empty: bool) -> Rows:
                 rows.labels.append(_labels(rows, record, columns))
             if columns.id is not None:
                 rows.ids.append(_id(record, columns.id))
+            if columns.embedding is not None:
+                rows.vectors.append(_vector(record, columns.embedding, rows.vectors))
         except ValueError as error:
             raise block.fault(number, str(error)) from None
     return rows
+
+
+def documents_in(block: Block) -> int:
+    """How many documents ``rows_of`` finds in a block."""
+    if not isinstance(block.rows, list):
+        return int(block.rows.num_rows)
+    if block.plain:
+        return len(block.rows)
+    return sum(bool(line.decode("utf-8-sig", "replace").strip()) for line in block.rows)
 
 
 def content_hashes(texts: list[str]) -> np.ndarray:
@@ -94,7 +110,10 @@ def _records(block: Block, columns: Columns) -> Sequence[dict[str, Any] | None]:
     for name in columns.wanted:
         column = block.rows.column(name)
         try:
-            lists[name] = [_decoded(value) for value in column.to_pylist()]
+            if name == columns.embedding:
+                lists[name] = _arrays(column)
+            else:
+                lists[name] = [_decoded(value) for value in column.to_pylist()]
         except UnicodeDecodeError:
             for number, value in enumerate(column):
                 try:
@@ -104,6 +123,16 @@ def _records(block: Block, columns: Columns) -> Sequence[dict[str, Any] | None]:
                     raise block.fault(number, f"{what}: save the file as UTF-8") from None
             raise
     return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+
+
+def _arrays(column: pa.Array) -> list[np.ndarray | None]:
+    """A column of lists, each as an array; None where there is none, or a number is missing."""
+    found = []
+    for one in column:
+        values = one.values
+        whole = values is not None and not values.null_count
+        found.append(values.to_numpy(zero_copy_only=False) if whole else None)
+    return found
 
 
 def _decoded(value: Any) -> Any:
@@ -155,6 +184,26 @@ def _id(record: dict[str, Any], name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError(f"{name!r} should be a text or a whole number, not {shown(value)}")
     return str(value)
+
+
+def _vector(record: dict[str, Any], name: str, before: list[np.ndarray]) -> np.ndarray:
+    value = _value(record, name)
+    if isinstance(value, list):
+        try:
+            value = np.array(value)
+        except (ValueError, OverflowError):  # lists of lists, or numbers beyond any float
+            value = None
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or value.dtype.kind not in "fi":
+        raise ValueError(f"{name!r} should be a list of numbers, an embedding")
+    if len(value) == 0 or (before and len(value) != len(before[0])):
+        wanted = f"not {len(before[0]):,} as those before" if before else "at least one is needed"
+        raise ValueError(f"{name!r} has {len(value):,} numbers, {wanted}")
+    with np.errstate(over="ignore"):
+        vector: np.ndarray = value.astype(np.float32)
+    wrong = fault(vector[None])
+    if wrong is not None:
+        raise ValueError(f"{name!r}: {wrong[1]}")
+    return vector
 
 
 def _labels(rows: Rows, record: dict[str, Any], columns: Columns) -> list[str]:

@@ -42,4 +42,5 @@ def _documents(config: RunConfig, data: DataSet) -> dict[str, Any]:
         "data": data.meta.checksum,
         "validation": config.training.validation,
         "seed": config.training.seed,
+        "label texts": config.training.label_texts,
     }

@@ -61,6 +61,7 @@ class TrainingConfig(Section):
         metric: what "best" means: a key of the metrics, such as P@1, nDCG@5 or PSP@5.
         keep_checkpoints: how many of the newest checkpoints stay, besides the best.
         seed: of everything random.
+        label_texts: train on the labels' own texts besides, where the data set has them.
     """
 
     epochs: int | None = Field(15, ge=1)
@@ -73,6 +74,7 @@ class TrainingConfig(Section):
     metric: str = "nDCG@5"
     keep_checkpoints: int = Field(1, ge=1)
     seed: int = Field(0, ge=0)
+    label_texts: bool = True
 
     @model_validator(mode="after")
     def _metric_exists(self) -> TrainingConfig:

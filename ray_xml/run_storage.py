@@ -24,12 +24,18 @@ from ray_xml.storage import Storage
 from ray_xml.yaml_text import MOST_BYTES, parse_yaml
 
 _MANIFEST = "manifest.json"
-_SMALL = ("config.yaml", "metrics.jsonl", "losses/epoch-*.npy", "loggers/*.json")
+_SMALL = (
+    "config.yaml",
+    "metrics.jsonl",
+    "probability.json",
+    "losses/epoch-*.npy",
+    "loggers/*.json",
+)
 # Other runs with the same settings write the same bytes under these names.
 _LARGE = ("neighbors.safetensors",)
 # What is fetched, by its whole name: each lies where a run folder has it, and nowhere else.
 _OURS = re.compile(
-    r"config\.yaml|metrics\.jsonl|neighbors\.safetensors|losses/epoch-[0-9]+\.npy"
+    r"config\.yaml|metrics\.jsonl|probability\.json|neighbors\.safetensors|losses/epoch-[0-9]+\.npy"
     r"|loggers/[a-z]+\.json"
     r"|shortlists/cycle-[0-9]+\.i32"
     r"|checkpoints/epoch-[0-9]+/(manifest\.json|[A-Za-z0-9_][A-Za-z0-9_-]*\.safetensors)"
@@ -102,6 +108,14 @@ class RunStorage:
             self.storage.upload(folder / name, prefix + name)
         self.storage.upload(folder / _MANIFEST, prefix + _MANIFEST)
 
+    def send_probability(self, folder: RunFolder) -> None:
+        """Sends what ``calibrate`` left in the run folder.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self.storage.put(folder.probability_file, folder.probability_file.name)
+
     # ---- fetching ----------------------------------------------------------------------------
 
     def config(self) -> RunConfig | None:
@@ -160,9 +174,8 @@ class RunStorage:
         self._check_same(folder.config(), config, str(folder.path))
         # A storage may hold files of any name: whatever is none of a run's stays there.
         stored = {n: size for n, size in self.storage.sizes().items() if _OURS.fullmatch(n)}
-        small = [
-            name for name in stored if name.startswith(("metrics.jsonl", "losses/", "loggers/"))
-        ]
+        begun = ("metrics.jsonl", "probability.json", "losses/", "loggers/")
+        small = [name for name in stored if name.startswith(begun)]
         for name in [*small, *_LARGE, *(n for n in stored if n.startswith("shortlists/"))]:
             target = folder.path / name
             same_size = target.exists() and target.stat().st_size == stored.get(name)

@@ -86,7 +86,8 @@ def _schemas(limits: Limits) -> dict[str, Any]:
                     "explain": {
                         "type": "boolean", "default": False,
                         "description": "tell the terms that speak for and against each label; "
-                        f"of {limits.explained} labels at most (texts times top_k)",
+                        f"of {limits.explained} labels at most (texts times top_k), in texts of "
+                        f"{limits.characters:,} characters together",
                     },
                 },
                 [],

@@ -40,7 +40,8 @@ class Limits:
         body: bytes of it.
         texts, characters: texts in it; characters of each.
         top_k: labels of each text.
-        explained: labels that are explained, over all texts: each takes a prediction a word.
+        explained: labels that are explained, over all texts, which may then have as many
+            characters together as one: reasons take a prediction a word.
     """
 
     body: int = 4 << 20
@@ -103,6 +104,10 @@ def parse(body: bytes, limits: Limits) -> Request:
             f"explain: {len(texts)} texts with {top_k} labels each are more than the "
             f"{limits.explained} labels that a request may have explained; send fewer texts, or a "
             "smaller top_k"
+        )
+    if explain and sum(map(len, texts)) > limits.characters:
+        raise _large(
+            f"explain: the texts together may have {limits.characters:,} characters; send fewer"
         )
     return Request(texts, top_k, float(least), explain)
 

@@ -236,7 +236,59 @@ class Subset:
         return counts
 
 
-Rows = Csr | Subset
+@dataclass(frozen=True)
+class Joined:
+    """The rows of one matrix and behind them those of another, neither copied until asked for."""
+
+    first: Csr | Subset
+    second: Csr
+
+    @property
+    def num_rows(self) -> int:
+        return self.first.num_rows + self.second.num_rows
+
+    @property
+    def num_columns(self) -> int:
+        return self.first.num_columns
+
+    def slice(self, start: int, stop: int) -> Csr:
+        """Rows ``start:stop``."""
+        edge = self.first.num_rows
+        if stop <= edge:
+            return self.first.slice(start, stop)
+        rest = self.second.slice(max(start - edge, 0), min(stop, self.num_rows) - edge)
+        if start >= edge:
+            return rest
+        return stacked([self.first.slice(start, edge), rest], self.num_columns)
+
+    def take(self, rows: np.ndarray) -> Csr:
+        """The given rows, in the given order, copied."""
+        behind = rows >= self.first.num_rows
+        if not behind.any():
+            return self.first.take(rows)
+        parts = self.first.take(rows[~behind]), self.second.take(rows[behind] - self.first.num_rows)
+        place = np.empty(len(rows), np.int64)
+        place[np.argsort(behind, kind="stable")] = np.arange(len(rows))
+        return stacked(list(parts), self.num_columns).take(place)
+
+    def blocks(self, rows: int) -> Iterator[tuple[int, Csr]]:
+        """As ``Csr.blocks``."""
+        for start in range(0, self.num_rows, rows):
+            yield start, self.slice(start, start + rows)
+
+    def columns(self, low: int, high: int) -> Csr:
+        """As ``Csr.columns``."""
+        # No rows say nothing of whether there are values.
+        parts = [one for one in (self.first, self.second) if one.num_rows]
+        return stacked([one.columns(low, high) for one in parts], high - low)
+
+    def column_counts(self) -> np.ndarray:
+        """As ``Csr.column_counts``."""
+        counts: np.ndarray = self.first.column_counts() + self.second.column_counts()
+        return counts
+
+
+Rows = Csr | Subset | Joined
 
 
 def pieces(offsets: np.ndarray, entries: int) -> Iterator[tuple[int, int]]:

@@ -17,6 +17,7 @@ from ray_xml.errors import DataSetError
 from ray_xml.sparse import Csr
 from ray_xml.store_meta import (
     FEATURE_NAMES,
+    FILTER_SCHEMA,
     LABEL_NAMES,
     META,
     SCHEMA,
@@ -25,6 +26,7 @@ from ray_xml.store_meta import (
     checked_meta,
     damaged,
     file_meta,
+    filter_file,
     is_meta,
     read_json,
 )
@@ -40,9 +42,15 @@ class Split:
     """
 
     def __init__(
-        self, path: Path, ids: Column, values: Column, labels: Column, widths: tuple[int, int]
+        self,
+        path: Path,
+        ids: Column,
+        values: Column,
+        labels: Column,
+        widths: tuple[int, int],
+        filter_path: Path | None,
     ) -> None:
-        self._path = path
+        self._path, self._filter_path = path, filter_path
         self._features = Csr(ids[0], ids[1], values[1], widths[0])
         self._labels = Csr(labels[0], labels[1], None, widths[1])
 
@@ -67,6 +75,30 @@ class Split:
             DataSetError: the file is damaged.
         """
         return self._checked(self._labels, "labels")
+
+    @cached_property
+    def filtered(self) -> Csr | None:
+        """Csr [documents, num_labels], the pairs that do not count (see ``truth``), if any are
+        named.
+
+        Raises:
+            DataSetError: their file is damaged.
+        """
+        path = self._filter_path
+        if path is None:
+            return None
+        try:
+            ((offsets, labels),) = map_split(path, FILTER_SCHEMA)
+            rows = Csr(offsets, labels, None, self._labels.num_columns)
+            rows.check("pairs")
+            keys = rows.row_of_entry() * rows.num_columns + rows.packed().ids
+            if (np.diff(keys) <= 0).any():
+                raise ValueError("a row's labels are not strictly ascending")
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise damaged(path, str(error)[:200]) from error
+        if rows.num_rows != self.num_documents:
+            raise damaged(path, f"it has {rows.num_rows:,} rows, not {self.num_documents:,}")
+        return rows
 
     def _checked(self, rows: Csr, name: str) -> Csr:
         try:
@@ -157,7 +189,9 @@ class DataSet:
             raise damaged(path, "its number of entries is not the expected one")
         if not np.array_equal(ids[0], values[0]):
             raise damaged(path, "its features' ids and values are cut differently")
-        return Split(path, ids, values, labels, (self.meta.num_features, self.meta.num_labels))
+        widths, beside = (self.meta.num_features, self.meta.num_labels), filter_file(name)
+        filter_path = self.path / beside if beside in self.meta.files else None
+        return Split(path, ids, values, labels, widths, filter_path)
 
     def label_names(self) -> list[str] | None:
         """The label names by id, or None if the data set has none."""

@@ -6,6 +6,8 @@
                      label_ids: large_list<int32>
     labels.txt       optional: one label name a line
     features.txt     optional: one feature name a line
+    <split>.filter   optional: an Arrow IPC file like those, label_ids: large_list<int32>, of the
+                     (document, label) pairs that do not count (see ``truth``)
 
 ``store_write`` makes such folders, ``store`` reads them.
 """
@@ -21,11 +23,13 @@ from typing import Annotated, Any
 import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from ray_xml.embedding import Embedding
 from ray_xml.errors import DataSetError
 from ray_xml.json_text import MOST, parse_json
 
 FORMAT_VERSION = 1
 META, LABEL_NAMES, FEATURE_NAMES = "meta.json", "labels.txt", "features.txt"
+LABEL_TEXTS = "label_texts"  # the split of labels' texts, which are trained on besides train
 SCHEMA = pa.schema(
     [
         ("feature_ids", pa.large_list(pa.int32())),
@@ -33,12 +37,18 @@ SCHEMA = pa.schema(
         ("label_ids", pa.large_list(pa.int32())),
     ]
 )
+FILTER_SCHEMA = pa.schema([("label_ids", pa.large_list(pa.int32()))])
 # Ids are int32, so no more. Beyond the second, a data set must have a byte for each: whatever has
 # the size of the widths is then within reach of the files' own, not of a number in meta.json.
 MAX_WIDTH, _FREE_WIDTH = 2**31 - 1, 1 << 24
 
 Count = Annotated[int, Field(ge=0, le=MOST)]
 Width = Annotated[int, Field(ge=0, le=MAX_WIDTH)]
+
+
+def filter_file(split: str) -> str:
+    """What the file of a split's filter is called."""
+    return f"{split}.filter"
 
 
 def is_split_name(name: str) -> bool:
@@ -64,13 +74,21 @@ def _file_name(name: str) -> str:
     return name
 
 
+def _encodable(text: str) -> str:
+    text.encode()  # half a surrogate pair cannot be written again
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
+
+
 class FileMeta(BaseModel):
     """Size and checksum of a file of the folder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bytes: Count
-    sha256: str
+    sha256: Text
 
 
 class SplitMeta(FileMeta):
@@ -90,23 +108,31 @@ class DataSetMeta(BaseModel):
     """The contents of ``meta.json``.
 
     Attributes:
-        files: the folder's text files (label names and so on).
+        embedding: which features are dense columns, if any are.
+        files: the folder's other files (label names, filters and so on).
         checksum: sha256 over all the above but the name: equal data, equal checksum.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: int
-    name: str
+    name: Text
     num_features: Width
     num_labels: Width
     splits: dict[Annotated[str, AfterValidator(_split_name)], SplitMeta]
     files: dict[Annotated[str, AfterValidator(_file_name)], FileMeta]
-    checksum: str
+    embedding: Embedding | None = None
+    checksum: Text
+
+    @property
+    def num_words(self) -> int:
+        """Features that are no dense columns; they come first."""
+        return self.num_features - (self.embedding.columns if self.embedding else 0)
 
     def computed_checksum(self) -> str:
         """What ``checksum`` has to be."""
-        content = self.model_dump(exclude={"name", "checksum"})
+        # What a data set does not have leaves no trace, so that older ones keep their checksum.
+        content = self.model_dump(exclude={"name", "checksum"}, exclude_none=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def check_widths(self, where: str | Path) -> None:
@@ -167,6 +193,8 @@ def checked_meta(content: Any, where: str | Path) -> DataSetMeta:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])[:100]
         raise damaged(where, f"{place}: {first['msg']}") from error
+    if meta.num_words < 0:
+        raise damaged(where, f"more dense columns than its {meta.num_features:,} features")
     if meta.computed_checksum() != meta.checksum:
         raise damaged(where, "its checksum does not match its contents")
     meta.check_widths(where)

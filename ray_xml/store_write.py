@@ -16,10 +16,12 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
+from ray_xml.embedding import Embedding
 from ray_xml.errors import DataSetError
 from ray_xml.sparse import Csr
 from ray_xml.store_meta import (
     FEATURE_NAMES,
+    FILTER_SCHEMA,
     FORMAT_VERSION,
     LABEL_NAMES,
     META,
@@ -28,6 +30,7 @@ from ray_xml.store_meta import (
     FileMeta,
     SplitMeta,
     file_meta,
+    filter_file,
     is_file_name,
     is_split_name,
     looks_like_data_set,
@@ -48,6 +51,10 @@ class SplitWriter:
 
     The blocks go to one raw file per array, so memory stays flat. At the end these are mapped
     and written as one record batch, which needs the split's size on the disk twice for a while.
+
+    Attributes:
+        seen: documents appended, with those that were left out.
+        meta: once the split is ended.
     """
 
     def __init__(self, folder: Path, name: str, widths: tuple[int, int], leave_out: bool) -> None:
@@ -60,7 +67,14 @@ class SplitWriter:
             self._raw[part] = (folder / f"{name}.{part}.raw").open("wb")
             if kind == pa.int64():
                 self._raw[part].write(np.zeros(1, np.int64).tobytes())  # the first offset
+        self.seen = 0
+        self._kept: list[np.ndarray] = []
         self.meta: SplitMeta | None = None
+
+    @property
+    def kept(self) -> np.ndarray:
+        """int64 [documents]: which of those ``seen`` the split holds."""
+        return np.concatenate([np.zeros(0, np.int64), *self._kept])
 
     def append(self, features: Csr, labels: Csr) -> None:
         """Adds documents.
@@ -79,8 +93,11 @@ class SplitWriter:
         action = "left_out" if self._leave_out else "kept"
         self._counts[f"{action}_no_features"] += int(bare.sum())
         self._counts[f"{action}_no_labels"] += int(unlabelled.sum())
-        if self._leave_out and (lacking := bare | unlabelled).any():
-            rows = np.flatnonzero(~lacking)
+        lacking = (bare | unlabelled) & self._leave_out
+        rows = np.flatnonzero(~lacking)
+        self._kept.append(rows + self.seen)
+        self.seen += len(lacking)
+        if len(rows) < len(lacking):
             features, labels = features.take(rows), labels.take(rows)
         assert features.values is not None
         arrays = {
@@ -142,14 +159,18 @@ class SplitWriter:
             pa.LargeListArray.from_arrays(raw["feature_offsets"], raw["feature_values"]),
             pa.LargeListArray.from_arrays(raw["label_offsets"], raw["label_ids"]),
         ]
-        # Without allow_64bit Arrow refuses columns of 2**31 entries and more.
-        options = pa.ipc.IpcWriteOptions(allow_64bit=True)
-        with (
-            pa.OSFile(str(self._path), "wb") as sink,
-            pa.ipc.new_file(sink, SCHEMA, options=options) as writer,
-        ):
-            writer.write_batch(pa.record_batch(columns, schema=SCHEMA))
+        _write_batch(self._path, columns, SCHEMA)
         self.meta = SplitMeta(**file_meta(self._path).model_dump(), **self._counts)
+
+
+def _write_batch(path: Path, columns: list[pa.Array], schema: pa.Schema) -> None:
+    # Without allow_64bit Arrow refuses columns of 2**31 entries and more.
+    options = pa.ipc.IpcWriteOptions(allow_64bit=True)
+    with (
+        pa.OSFile(str(path), "wb") as sink,
+        pa.ipc.new_file(sink, schema, options=options) as writer,
+    ):
+        writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
 def _map_raw(path: str, kind: pa.DataType) -> pa.Array:
@@ -166,6 +187,7 @@ class DataSetWriter:
         path: the folder to make. It may exist if it is empty.
         name: the data set's name.
         num_features, num_labels: widths of all splits.
+        embedding: of the last features, where these are dense columns.
         overwrite: replace an existing data set, once the new one is complete.
 
     Attributes:
@@ -183,11 +205,13 @@ class DataSetWriter:
         name: str,
         num_features: int,
         num_labels: int,
+        embedding: Embedding | None = None,
         overwrite: bool = False,
     ) -> None:
         self.path = Path(os.path.realpath(path))
         self._name, self._overwrite = name, overwrite
         self._num_features, self._num_labels = num_features, num_labels
+        self._embedding = embedding
         self.splits: dict[str, SplitWriter] = {}
         self._files: dict[str, FileMeta] = {}
         self.meta: DataSetMeta | None = None
@@ -235,6 +259,23 @@ class DataSetWriter:
         self.splits[name] = SplitWriter(self._folder, name, widths, leave_out_empty)
         return self.splits[name]
 
+    def write_filter(self, split: str, pairs: Csr) -> None:
+        """Adds the pairs of an ended split that do not count.
+
+        Args:
+            pairs: [documents, num_labels], of the documents that were appended in their order,
+                with those that were left out.
+        """
+        writer = self.splits[split]
+        assert pairs.num_rows == writer.seen
+        assert pairs.num_columns == self._num_labels
+        rows = pairs.take(writer.kept)
+        column = pa.LargeListArray.from_arrays(pa.array(rows.offsets), pa.array(rows.ids))
+        name = self._new_file(filter_file(split))
+        with writing(self._folder / name):
+            _write_batch(self._folder / name, [column], FILTER_SCHEMA)
+        self._files[name] = file_meta(self._folder / name)
+
     def write_label_names(self, names: Iterable[str]) -> None:
         """Writes ``labels.txt``; raises DataSetError unless there is one name a label."""
         self._write_names(LABEL_NAMES, names, self._num_labels)
@@ -261,15 +302,18 @@ class DataSetWriter:
 
     def write_lines(self, name: str, lines: Iterable[str]) -> None:
         """Adds a text file of any length; each line brings its line end."""
-        if name in self._files or not is_file_name(name):
-            raise DataSetError(f"file name '{name}' is taken or not a plain name: choose another")
-        path = self._folder / name
+        path = self._folder / self._new_file(name)
         try:
             with writing(path), path.open("w", encoding="utf-8", newline="\n") as file:
                 file.writelines(lines)
         except UnicodeEncodeError as error:
             raise DataSetError(f"{name}: text that cannot be written as UTF-8: {error}") from error
         self._files[name] = file_meta(path)
+
+    def _new_file(self, name: str) -> str:
+        if name in self._files or not is_file_name(name):
+            raise DataSetError(f"file name '{name}' is taken or not a plain name: choose another")
+        return name
 
     def __exit__(
         self, kind: type[BaseException] | None, value: object, trace: TracebackType | None
@@ -290,12 +334,14 @@ class DataSetWriter:
             num_labels=self._num_labels,
             splits={name: split for name, split in splits.items() if split is not None},
             files=self._files,
+            embedding=self._embedding,
             checksum="",
         )
         assert splits.keys() == meta.splits.keys(), "a split was begun but not ended"
         meta.check_widths(self.path)
         meta = meta.model_copy(update={"checksum": meta.computed_checksum()})
-        (self._folder / META).write_text(meta.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        text = meta.model_dump_json(indent=2, exclude_none=True) + "\n"
+        (self._folder / META).write_text(text, encoding="utf-8")
         self._partial.flush()
         self._check_place()  # again: it may have changed meanwhile
         self._partial.put_in_place(replaces=looks_like_data_set(self.path))

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from scipy.special import expit
 
 from ray_xml.errors import DataSetError
@@ -68,17 +69,23 @@ class Tagger:
     def num_labels(self) -> int:
         return self.model.num_labels
 
-    def tag(self, texts: Sequence[str], top_k: int = 5) -> list[list[Tag]]:
+    def tag(
+        self, texts: Sequence[str], top_k: int = 5, embeddings: np.ndarray | None = None
+    ) -> list[list[Tag]]:
         """The ``top_k`` best labels of each text in words, most probable first; fewer where there
         are no more candidates, none of a text without a known term.
 
+        Args:
+            embeddings: float [texts, d], of a model that was trained with them (see ``embedding``).
+
         Raises:
-            DataSetError: the model was not trained on texts, or its vectoriser is damaged.
+            DataSetError: the model was not trained on texts, or its vectoriser is damaged;
+                embeddings are missing, or are none of this model's.
             TypeError: ``texts`` is a text, not several.
         """
         if isinstance(texts, str):
             raise TypeError('texts are a list: ["some text"]')
-        features, names = self.vectorizer.transform(texts), self.names
+        features, names = self.vectorizer.transform(texts, embeddings), self.names
         found: list[list[Tag]] = []
         for _, block in features.blocks(BLOCK):
             question, answer = self._ask(block, top_k)
@@ -94,12 +101,20 @@ class Tagger:
                 )
         return found
 
-    def explain(self, text: str, label: int | str, *, most: int = 10) -> Explanation:
+    def explain(
+        self,
+        text: str,
+        label: int | str,
+        *,
+        most: int = 10,
+        embedding: np.ndarray | None = None,
+    ) -> Explanation:
         """What speaks for and against a label, be it predicted or not.
 
         Args:
             label: its number or its name.
             most: terms and training documents to tell at most, each.
+            embedding: float [d], the text's, of a model that was trained with them.
 
         Raises:
             DataSetError: no such label, or one without training documents; the model was not
@@ -113,8 +128,9 @@ class Tagger:
         return explain(
             self._documents,
             self._labels,
-            self.vectorizer.transform([text]),
+            self.vectorizer.transform([text], None if embedding is None else embedding[None]),
             self.vectorizer.terms(text),
+            self.vectorizer.num_words,
             number,
             name,
             self._trained_on,
@@ -124,7 +140,8 @@ class Tagger:
     def reasons(self, text: str, labels: Sequence[int], *, most: int = 10) -> list[list[Term]]:
         """The terms that ``explain`` tells, of several labels at once, which ``tag`` gave."""
         row, named = self.vectorizer.transform([text]), self.vectorizer.terms(text)
-        return contributions(self._documents, self._labels, row, named, labels, most=most)[1]
+        words = self.vectorizer.num_words
+        return contributions(self._documents, self._labels, row, named, words, labels, most=most)[1]
 
     @cached_property
     def vectorizer(self) -> Vectorizer:
@@ -138,8 +155,9 @@ class Tagger:
 
     @cached_property
     def _trained_on(self) -> TrainDocuments:
-        fitted = self.model.neighbors.labels.num_rows
-        return train_documents_of(self._source(), self.config, fitted)
+        added = sum(one.documents for one in self.model.added)
+        fitted = self.model.neighbors.labels.num_rows - added
+        return train_documents_of(self._source(), self.config, fitted, added)
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

@@ -6,6 +6,9 @@ occurs. It is kept as two text files, in a data set and in an exported model ali
     vectorizer.json   settings, the number of fitted texts, the number of them with each feature
     features.txt      a term a line, in feature order; absent where terms are hashed
 
+Where documents come with vectors (see ``embedding``), vectorizer.json has ``embedding`` too, and
+features.txt the names of its columns behind the terms.
+
 so that a text met at prediction time is read as the training texts were. ``text_fit`` makes one.
 
 The weight of a term that occurs c > 0 times in a text, and in d of the n fitted texts, is
@@ -30,6 +33,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ray_xml.embedding import NAME as EMBEDDING
+from ray_xml.embedding import Embedding, fault
 from ray_xml.errors import DataSetError
 from ray_xml.json_text import MOST, count_of, parse_json
 from ray_xml.sparse import Csr, stacked
@@ -40,7 +45,9 @@ if TYPE_CHECKING:
     from ray_xml.store_write import DataSetWriter
 
 FORMAT_VERSION = 2
+_WITH_EMBEDDING = 3  # as the former, and the embedding
 VECTORIZER = "vectorizer.json"
+_NOTHING = (np.zeros(0, np.int32), np.zeros(0, np.float32))
 _TERMS = 1 << 20  # terms counted at a time: bounds the scratch memory
 
 Runs = tuple[Annotated[int, Field(ge=1, le=32)], Annotated[int, Field(ge=1, le=32)]]
@@ -116,37 +123,82 @@ class Vectorizer:
         documents: n, the number of fitted texts.
         counts: int64 [V], the number of them with each feature.
         names: the V terms in feature order; None where terms are hashed.
+        embedding: of the vectors that come with texts; None where none do.
     """
 
     def __init__(
-        self, settings: TextSettings, documents: int, counts: np.ndarray, names: list[str] | None
+        self,
+        settings: TextSettings,
+        documents: int,
+        counts: np.ndarray,
+        names: list[str] | None,
+        embedding: Embedding | None = None,
     ) -> None:
         assert (names is None) == (settings.hash is not None)
         self.settings, self.documents, self.counts, self.names = settings, documents, counts, names
+        self.embedding = embedding
         self._idf = np.log((1 + documents) / (1 + counts.astype(np.float64))) + 1
         # A bucket that too few fitted texts fell into is a feature that nothing was learnt of.
         self._idf[counts < settings.min_df] = 0
         self._known = None if names is None else dict(zip(names, range(len(names)), strict=True))
 
+    def beside(self, embedding: Embedding) -> Vectorizer:
+        """The same for texts that come with vectors."""
+        return Vectorizer(self.settings, self.documents, self.counts, self.names, embedding)
+
     @property
-    def num_features(self) -> int:
+    def num_words(self) -> int:
+        """V, the terms or what they are hashed to."""
         return len(self.counts)
 
-    def transform(self, texts: Iterable[str]) -> Csr:
-        """One row a text; a text without a known term gives an empty row.
+    @property
+    def num_features(self) -> int:
+        """V and the embedding's columns."""
+        return self.num_words + (self.embedding.columns if self.embedding else 0)
+
+    def transform(self, texts: Iterable[str], embeddings: np.ndarray | None = None) -> Csr:
+        """One row a text; a text without a known term gives a row without words.
+
+        Args:
+            embeddings: float [texts, d], the texts' vectors, if and only if there is an
+                ``embedding``.
 
         Returns:
-            Csr [texts, V], float32 values.
+            Csr [texts, num_features], float32 values.
+
+        Raises:
+            DataSetError: the vectors are missing, not wanted, or of another shape, or one of them
+                cannot be used.
         """
+        words = self.word_rows(texts)
+        if self.embedding is None:
+            if embeddings is not None:
+                raise DataSetError("the model was trained without embeddings: leave them out")
+            return words
+        wanted = (words.num_rows, self.embedding.columns)
+        if embeddings is None:
+            raise DataSetError(
+                f"the model was trained with embeddings: give one of {wanted[1]:,} numbers a text"
+            )
+        vectors = np.asarray(embeddings)
+        if vectors.shape != wanted or vectors.dtype.kind != "f":
+            raise DataSetError(
+                f"the embeddings are {vectors.dtype} {list(vectors.shape)}, not floats "
+                f"{list(wanted)}: a row a text, from the model that train's are from"
+            )
+        wrong = fault(vectors)
+        if wrong is not None:
+            raise DataSetError(f"the embedding of text {wrong[0]:,}, from 0: {wrong[1]}")
+        return self.embedding.beside(words, vectors)
+
+    def word_rows(self, texts: Iterable[str]) -> Csr:
+        """Csr [texts, V]: the words' columns alone."""
         parts = [self._rows(lengths, ids) for lengths, ids in self._found(texts)]
-        return (
-            stacked(parts, self.num_features)
-            if parts
-            else Csr.from_lists([], self.num_features, [])
-        )
+        return stacked(parts, self.num_words) if parts else Csr.from_lists([], self.num_words, [])
 
     def terms(self, text: str) -> dict[int, str]:
-        """The terms of a text by feature, those that share a hashed one with a slash between."""
+        """The terms of a text by feature, those that share a hashed one with a slash between. All
+        columns of an embedding are called the same."""
         found = list(dict.fromkeys(self.settings.terms(text)))
         ids = self._features(
             found if self._known is None else [self._known.get(term, -1) for term in found]
@@ -155,6 +207,7 @@ class Vectorizer:
         for feature, term in zip(ids.tolist(), found, strict=True):
             named[feature] = f"{named[feature]} / {term}" if feature in named else term
         named.pop(-1, None)
+        named.update(dict.fromkeys(range(self.num_words, self.num_features), EMBEDDING))
         return named
 
     def _found(self, texts: Iterable[str]) -> Iterator[tuple[list[int], np.ndarray]]:
@@ -176,21 +229,23 @@ class Vectorizer:
 
     def _features(self, held: array[int] | list[str] | list[int]) -> np.ndarray:
         if self._known is None:
-            return buckets(held, self.num_features)  # type: ignore[arg-type]
+            return buckets(held, self.num_words)  # type: ignore[arg-type]
         return np.array(held, np.int64)
 
     def _rows(self, lengths: list[int], ids: np.ndarray) -> Csr:
-        keys = np.repeat(np.arange(len(lengths)), lengths) * self.num_features + ids
+        if self.num_words == 0:
+            return Csr(np.zeros(len(lengths) + 1, np.int64), *_NOTHING, 0)
+        keys = np.repeat(np.arange(len(lengths)), lengths) * self.num_words + ids
         keys = np.sort(keys[(ids >= 0) & (self._idf[ids] > 0)])
         starts = np.flatnonzero(np.diff(keys, prepend=-1))
         found = np.diff(starts, append=len(keys)).astype(np.float64)
-        row, ids = np.divmod(keys[starts], self.num_features)
+        row, ids = np.divmod(keys[starts], self.num_words)
         values = (1 + np.log(found) if self.settings.sublinear_tf else found) * self._idf[ids]
         length = np.sqrt(np.bincount(row, values**2, minlength=len(lengths)))
         offsets = np.zeros(len(lengths) + 1, np.int64)
         np.cumsum(np.bincount(row, minlength=len(lengths)), out=offsets[1:])
         weights = (values / length[row]).astype(np.float32)
-        return Csr(offsets, ids.astype(np.int32), weights, self.num_features)
+        return Csr(offsets, ids.astype(np.int32), weights, self.num_words)
 
     # ---- files ----------------------------------------------------------------------------------
 
@@ -202,20 +257,27 @@ class Vectorizer:
             "documents": self.documents,
             "document_counts": self.counts.tolist(),
         }
+        if self.embedding is not None:
+            embedding = self.embedding.model_dump()
+            record |= {"format_version": _WITH_EMBEDDING, "embedding": embedding}
         return json.dumps(record) + "\n"
 
     def write(self, writer: DataSetWriter) -> None:
         """Adds its files to a data set in the making."""
         writer.write_text_file(VECTORIZER, self.to_json())
         if self.names is not None:
-            writer.write_feature_names(self.names)
+            writer.write_feature_names(self._feature_names())
+
+    def _feature_names(self) -> list[str]:
+        assert self.names is not None
+        return self.names + (self.embedding.names() if self.embedding else [])
 
     def save(self, folder: str | Path) -> None:
         """Writes its files into a folder."""
         folder = Path(folder)
         (folder / VECTORIZER).write_text(self.to_json(), encoding="utf-8")
         if self.names is not None:
-            text = "".join(f"{name}\n" for name in self.names)
+            text = "".join(f"{name}\n" for name in self._feature_names())
             (folder / FEATURE_NAMES).write_text(text, encoding="utf-8", newline="\n")
 
     @classmethod
@@ -238,10 +300,10 @@ class Vectorizer:
                 f"the vectoriser {file} cannot be read ({error}); prepare the data set anew"
             ) from error
         version = record.get("format_version") if isinstance(record, dict) else None
-        if type(version) is not int or version != FORMAT_VERSION:
+        if type(version) is not int or version not in (FORMAT_VERSION, _WITH_EMBEDDING):
             raise DataSetError(
-                f"the vectoriser {file} is not of format_version {FORMAT_VERSION}, which this "
-                "version of ray_xml reads; prepare the data set anew"
+                f"the vectoriser {file} is not of format_version {FORMAT_VERSION} or "
+                f"{_WITH_EMBEDDING}, which this version of ray_xml reads; prepare the data set anew"
             )
         try:
             settings = TextSettings.model_validate(record["settings"])
@@ -250,15 +312,20 @@ class Vectorizer:
             if not isinstance(given, list):
                 raise ValueError("document_counts is no list")
             counts = np.array([count_of(one, documents) for one in given], np.int64)
+            embedding = None
+            if version == _WITH_EMBEDDING:
+                embedding = Embedding.model_validate(record["embedding"])
         except (KeyError, TypeError, ValueError, ValidationError) as error:
             raise _damaged(file, str(error)[:300]) from error
-        if not 0 < len(counts) < 2**31:
-            raise _damaged(file, f"{len(counts):,} features")
+        columns = embedding.columns if embedding else 0
+        if not 0 < len(counts) + columns < 2**31:
+            raise _damaged(file, f"{len(counts) + columns:,} features")
         if settings.hash is not None:
             if settings.hash != len(counts):
                 raise _damaged(file, f"{len(counts):,} counts for {settings.hash:,} features")
-            return cls(settings, documents, counts, None)
-        return cls(settings, documents, counts, _names(file.with_name(FEATURE_NAMES), len(counts)))
+            return cls(settings, documents, counts, None, embedding)
+        names = _names(file.with_name(FEATURE_NAMES), len(counts) + columns)
+        return cls(settings, documents, counts, names[: len(counts)], embedding)
 
 
 def _names(file: Path, count: int) -> list[str]:

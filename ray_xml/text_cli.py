@@ -29,8 +29,23 @@ def add_text_sources(sources: argparse._SubParsersAction[argparse.ArgumentParser
         help="files of the test split, or the share of the documents to draw (default: 0.1)",
     )
     text.add_argument("--dev", action="append", default=[], metavar="FILE", help="of a third split")
+    _add_embeddings(text, ("train", "test", "dev"))
     text.add_argument("--seed", type=int, default=0, help="another one draws another test split")
     text.add_argument("--allow-empty", action="store_true", help="let rows be without text")
+    texts = text.add_argument_group("texts of the labels themselves, to train on besides")
+    texts.add_argument(
+        "--label-text", action="append", default=[], metavar="FILE", help="a row a label"
+    )
+    texts.add_argument(
+        "--label-text-columns",
+        metavar="COLUMNS",
+        default=("text",),
+        type=lambda text: tuple(text.split(",")),
+        help="of its texts (default: text)",
+    )
+    texts.add_argument(
+        "--label-text-label", metavar="COLUMN", default="label", help="of its labels"
+    )
     _add_common(text)
     text.set_defaults(command=_prepare_text)
 
@@ -38,8 +53,59 @@ def add_text_sources(sources: argparse._SubParsersAction[argparse.ArgumentParser
     for name in ("train", "test", "labels"):
         lf.add_argument(name, metavar=name.upper(), help="JSON lines, plain, .gz or .xz")
     lf.add_argument("out", metavar="OUT", help="the data-set folder to make, or a URL")
+    add_filters(lf, ("train", "test"))
+    _add_embeddings(lf, ("train", "test"))
     _add_common(lf)
     lf.set_defaults(command=_prepare_lf)
+
+
+def add_filters(parser: argparse.ArgumentParser, splits: tuple[str, ...]) -> None:
+    """Adds the options that name files of pairs to be left out of evaluation."""
+    for split in splits:
+        parser.add_argument(
+            f"--filter-{split}",
+            metavar="FILE",
+            help="pairs to leave out of evaluation, 'document label' a line, counted from 0",
+        )
+
+
+def filters(options: argparse.Namespace, splits: tuple[str, ...]) -> dict[str, str]:
+    """What ``add_filters`` asked for, by split."""
+    named = {split: getattr(options, f"filter_{split}") for split in splits}
+    return {split: path for split, path in named.items() if path is not None}
+
+
+def _add_embeddings(parser: argparse.ArgumentParser, splits: tuple[str, ...]) -> None:
+    for split in splits:
+        parser.add_argument(
+            f"--{_before(split)}embeddings",
+            metavar="FILE.npy",
+            help=f"vectors of {split}'s documents, a row each, as further features",
+        )
+    parser.add_argument(
+        "--embedding-weight",
+        type=float,
+        default=1.0,
+        metavar="W",
+        help="length of the vectors; that of a document's words is 1 (default: 1)",
+    )
+    parser.add_argument("--no-words", action="store_true", help="let vectors be the only features")
+
+
+def _before(split: str) -> str:
+    return "" if split == "train" else f"{split}-"
+
+
+def _embeddings(options: argparse.Namespace, splits: tuple[str, ...]) -> dict[str, Any]:
+    """What ``_add_embeddings`` asked for, as ``prepare_text`` takes it."""
+    named = {
+        split: getattr(options, f"{_before(split)}embeddings".replace("-", "_")) for split in splits
+    }
+    return {
+        "embeddings": {split: path for split, path in named.items() if path is not None},
+        "embedding_weight": options.embedding_weight,
+        "words": not options.no_words,
+    }
 
 
 def add_columns(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -54,6 +120,11 @@ def add_columns(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument(
         "--delimiter", metavar="CHARACTER", help="between the columns of a CSV file"
     )
+    parser.add_argument(
+        "--embedding-column",
+        metavar="COLUMN",
+        help="of JSON lines or Parquet: the documents' vectors, lists of numbers",
+    )
 
 
 def columns(options: argparse.Namespace) -> Columns:
@@ -66,6 +137,7 @@ def columns(options: argparse.Namespace) -> Columns:
         separator=getattr(options, "label_separator", None) or None,
         id=getattr(options, "id", None),
         delimiter=options.delimiter,
+        embedding=options.embedding_column,
     )
 
 
@@ -96,6 +168,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--raw-counts", action="store_true", help="weigh a count c as c, not as 1 + ln c"
+    )
+    parser.add_argument(
+        "--label-names-as-text",
+        action="store_true",
+        help="train on every label's name, too, as a document of its",
     )
     parser.add_argument("--name", help="the data set's name (default: the folder's)")
     parser.add_argument("--processes", type=int, metavar="N", help="default: one a CPU")
@@ -141,15 +218,21 @@ def _settings(options: argparse.Namespace) -> TextSettings:
 
 
 def _prepare_text(options: argparse.Namespace) -> int:
+    from ray_xml.label_texts import LabelTexts
     from ray_xml.prepare_text import prepare_text
+    from ray_xml.row_files import Columns
 
     def run(here: argparse.Namespace, out: str, **common: Any) -> Prepared:
+        own = Columns(here.label_text_columns, here.label_text_label, delimiter=here.delimiter)
+        texts = LabelTexts(here.label_text, own, here.label_names_as_text)
         return prepare_text(
             here.files,
             out,
             test=_test(here.test or ["0.1"]),
             dev=here.dev,
             columns=columns(options),
+            **_embeddings(here, ("train", "test", "dev")),
+            label_texts=texts,
             seed=options.seed,
             allow_empty=options.allow_empty,
             **common,
@@ -166,10 +249,16 @@ def _test(given: list[str]) -> list[str] | float:
 
 
 def _prepare_lf(options: argparse.Namespace) -> int:
+    from ray_xml.label_texts import LabelTexts
     from ray_xml.prepare_lf import prepare_lf
 
     def run(here: argparse.Namespace, out: str, **common: Any) -> Prepared:
-        return prepare_lf(here.train, here.test, here.labels, out, **common)
+        splits = ("train", "test")
+        more = {"filters": filters(here, splits), **_embeddings(here, splits)}
+        texts = LabelTexts(names=here.label_names_as_text)
+        return prepare_lf(
+            here.train, here.test, here.labels, out, label_texts=texts, **more, **common
+        )
 
     return _prepare(options, run)
 

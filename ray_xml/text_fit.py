@@ -58,6 +58,11 @@ class TextFit:
         self._scratch = tempfile.TemporaryDirectory(prefix="ray-xml-terms-")
         self._files: list[Path] = []
 
+    @property
+    def documents(self) -> int:
+        """Texts added so far."""
+        return self._documents
+
     def add(self, documents: int, counts: Mapping[str, int] | Mapping[int, int]) -> None:
         """Adds what ``count_terms`` found in ``documents`` texts."""
         self._documents += documents

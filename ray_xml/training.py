@@ -36,13 +36,14 @@ from ray_xml.ranges import Ranges
 from ray_xml.refresh import Refresher, Validation
 from ray_xml.run_cache import kept_lexical, kept_table
 from ray_xml.run_config import RunConfig
-from ray_xml.run_data import metric_sums, split_rows
+from ray_xml.run_data import fitted_documents, metric_sums, split_rows
 from ray_xml.run_folder import RunFolder
 from ray_xml.run_records import progress_event
 from ray_xml.run_state import RunState, load_state, save_state
 from ray_xml.shortlists import Shortlists
 from ray_xml.sparse import Subset
 from ray_xml.store import DataSet
+from ray_xml.truth import Truth
 
 Event = Callable[[dict[str, Any]], None]
 
@@ -77,11 +78,13 @@ class Training:
         self.device = torch.device(device)
         self.clock = Clock()
         self.clock.start("setup")
-        rows, held = split_rows(data, config)
-        train = data.split("train")
-        self.features, self.labels = Subset(train.features, rows), Subset(train.labels, rows)
+        train, (_, held) = data.split("train"), split_rows(data, config)
+        fitted = fitted_documents(data, config)
+        self.features, self.labels = fitted.features, fitted.labels
         self.held_features = Subset(train.features, held)
-        self.held_labels = Subset(train.labels, held)
+        pairs = train.filtered
+        held_pairs = None if pairs is None else Subset(pairs, held)
+        self.held_truth = Truth(Subset(train.labels, held), held_pairs)
         self.label_counts = self.labels.column_counts()
         self.sums = metric_sums(data, config.dataset)
         self.state = RunState(epoch=0)
@@ -93,10 +96,16 @@ class Training:
         kept = kept_lexical(config, data)
         with writing(neighbors_file):
             self.lexical = shared_lexical(
-                neighbors_file, config.neighbors, self.features, self.labels, exchange, kept
+                neighbors_file,
+                config.neighbors,
+                self.features,
+                self.labels,
+                exchange,
+                kept,
+                data.meta.num_words,
             )
         give_back()
-        self.steps = Steps(self.encoder, self.classifier, exchange, rows)
+        self.steps = Steps(self.encoder, self.classifier, exchange, fitted.rows)
         self.batches = BatchMaker(
             self.features,
             self.labels,
@@ -107,6 +116,7 @@ class Training:
             config.classifier.drawn,
             config.classifier.candidates,
             config.training.seed,
+            fitted.left_out,
         )
         self.refresher = Refresher(
             self.encoder,
@@ -202,7 +212,7 @@ class Training:
             self.state.best_epoch = self.state.epoch
             return
         found = self.refresher.validate(
-            self.held_features, self.held_labels, self.lexical, self.sums
+            self.held_features, self.held_truth, self.lexical, self.sums
         )
         self.state.validation = found
         if found.results[settings.metric] > self.state.best_value:

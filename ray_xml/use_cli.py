@@ -24,6 +24,11 @@ def add_use_commands(commands: argparse._SubParsersAction[argparse.ArgumentParse
     evaluate.add_argument("--data", help="data-set folder or URL (default: the run's)")
     evaluate.add_argument("--split", default="test")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object, in percent")
+    evaluate.add_argument(
+        "--no-filter",
+        action="store_true",
+        help="count the pairs too that the data set names to be left out",
+    )
     _add_cluster_options(evaluate)
     evaluate.set_defaults(command=_evaluate)
 
@@ -35,6 +40,9 @@ def add_use_commands(commands: argparse._SubParsersAction[argparse.ArgumentParse
         "a .csv, .jsonl, .parquet or .txt file of texts",
     )
     add_columns(predict, required=False)
+    predict.add_argument(
+        "--embeddings", metavar="FILE.npy", help="with --text: the texts' vectors, a row each"
+    )
     predict.add_argument("--split", default="test", help="of a data-set folder")
     predict.add_argument("--top-k", type=positive, default=5)
     predict.add_argument(
@@ -63,7 +71,7 @@ def add_use_commands(commands: argparse._SubParsersAction[argparse.ArgumentParse
     calibrate = commands.add_parser(
         "calibrate", help="learn from validation documents how often a score is right"
     )
-    calibrate.add_argument("run", help="a run folder; its data set must be there")
+    calibrate.add_argument("run", help="a run folder, or its URL; its data set must be there")
     calibrate.set_defaults(command=_calibrate)
 
     export = commands.add_parser("export", help="a small folder for prediction alone")
@@ -130,6 +138,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from ray_xml.predictor import Predictor
     from ray_xml.run_url import local_run
 
+    filtered = not options.no_filter
     with Counter() as counter:
 
         def progress(done: int, total: int) -> None:
@@ -143,21 +152,30 @@ def _evaluate(options: argparse.Namespace) -> int:
             source = options.data or config.data
             data = open_data(source)
             results = evaluate_on_ray(
-                options.run, source, options.split, crews=_crews(options), progress=progress
+                options.run,
+                source,
+                options.split,
+                filtered=filtered,
+                crews=_crews(options),
+                progress=progress,
             )
         else:
             predictor = Predictor.load(local_run(options.run))
             config, epoch = predictor.config, predictor.model.epoch
             data = open_data(options.data or config.data)
-            results = evaluate(predictor, data, options.split, progress=progress)
+            results = evaluate(predictor, data, options.split, filtered=filtered, progress=progress)
     if options.json:
         print(json.dumps({key: round(value, 4) for key, value in results.items()}))
         return 0
-    plain = baseline(data, options.split, config.dataset)
+    plain = baseline(data, options.split, config.dataset, filtered=filtered)
     rows = {"ray_xml": results, "most frequent labels": plain}
     documents = data.split(options.split).num_documents
     model = "exported model" if epoch is None else f"model of epoch {epoch}"
     print(f"{options.split} split of {data.meta.name}: {documents:,} documents, {model}")
+    pairs = data.split(options.split).filtered
+    if pairs is not None:
+        told = "left out (--no-filter counts them)" if filtered else "counted"
+        print(f"  {pairs.nnz:,} pairs of the filter are {told}")
     for kinds in (("P", "nDCG"), ("PSP", "PSnDCG"), ("R",)):
         keys = [key for key in METRICS if key.split("@")[0] in kinds]
         print("\n" + format_table(rows, keys))
@@ -178,20 +196,10 @@ def _predict(options: argparse.Namespace) -> int:
             f"--out {options.out or 'is not set'}: on Ray, predictions go into a folder of Parquet "
             "parts; give --out FOLDER"
         )
-    if _on_ray(options) and options.text:
+    if not options.text and (options.embeddings or options.embedding_column):
         from ray_xml.errors import ConfigError
 
-        raise ConfigError(
-            "--text: texts are predicted by one process; leave out --workers, --label-shards, "
-            "--address and RAY_ADDRESS"
-        )
-    if _on_ray(options) and options.precision is not None:
-        from ray_xml.errors import ConfigError
-
-        raise ConfigError(
-            "--precision: labels are cut off by one process; leave out --workers, --label-shards, "
-            "--address and RAY_ADDRESS"
-        )
+        raise ConfigError("embeddings come beside texts: name their columns with --text")
     if options.explain:
         return _explain(options)
     if _on_ray(options):
@@ -202,7 +210,9 @@ def _predict(options: argparse.Namespace) -> int:
         if options.text:
             from ray_xml.predict_text import text_documents
 
-            given = text_documents(options.data, columns(options), predictor.vectorizer)
+            given = text_documents(
+                options.data, columns(options), predictor.vectorizer, options.embeddings
+            )
         else:
             given = documents(options.data, options.split, predictor.num_features)
         count = predict_to(predictor, given, target, top=options.top_k, threshold=threshold)
@@ -230,16 +240,23 @@ def _explain(options: argparse.Namespace) -> int:
         raise ConfigError("--explain: words explain a label; give texts, with --text COLUMNS")
     if options.out:
         raise ConfigError("--explain prints its answers; leave out --out")
-    texts = list(islice(texts_of(options.data, columns(options)), _EXPLAINED + 1))
+    given = (
+        (text, None if vectors is None else vectors[place])
+        for texts, vectors in texts_of(options.data, columns(options), options.embeddings)
+        for place, text in enumerate(texts)
+    )
+    texts = list(islice(given, _EXPLAINED + 1))
     if len(texts) > _EXPLAINED:
         raise ConfigError(
             f"--explain: {options.data} has more than {_EXPLAINED} documents; give a few of them"
         )
     predictor = Predictor.load(local_run(options.run))
     threshold = _threshold(options, predictor)
-    for number, text in enumerate(texts):
+    for number, (text, vector) in enumerate(texts):
         print(f"document {number}")
-        for line in explained(predictor, text, top_k=options.top_k, threshold=threshold):
+        for line in explained(
+            predictor, text, top_k=options.top_k, threshold=threshold, embedding=vector
+        ):
             print(line)
     return 0
 
@@ -248,9 +265,16 @@ def _calibrate(options: argparse.Namespace) -> int:
     from ray_xml.calibrate import TOP, calibrate
     from ray_xml.data_url import open_data
     from ray_xml.run_folder import RunFolder
+    from ray_xml.run_storage import RunStorage
+    from ray_xml.run_url import local_run
+    from ray_xml.storage import is_url
 
-    run = RunFolder(options.run)
-    fitted, documents = calibrate(run, open_data(run.config().data))
+    run = RunFolder(local_run(options.run))
+    config = run.config()
+    fitted, documents = calibrate(run, open_data(config.data))
+    storage = options.run if is_url(options.run) else config.resources.storage
+    if storage is not None:
+        RunStorage(storage).send_probability(run)
     print(
         f"{run.probability_file}: the {TOP} best predictions of {documents:,} validation documents,"
         f" of {fitted.counts.sum():,} {fitted.right.sum() / fitted.counts.sum():.1%} are right"
@@ -263,6 +287,7 @@ def _predict_parts(options: argparse.Namespace) -> int:
     from ray_xml.cluster.predict import PART, predict
     from ray_xml.model_place import ModelPlace
     from ray_xml.model_words import label_names_of
+    from ray_xml.predict_inputs import Texts
     from ray_xml.run_url import local_run
 
     written = predict(
@@ -270,7 +295,9 @@ def _predict_parts(options: argparse.Namespace) -> int:
         options.data,
         options.out,
         split=options.split,
+        texts=Texts(columns(options), options.embeddings) if options.text else None,
         top=options.top_k,
+        precision=options.precision,
         part_size=options.part_size or PART,
         names=label_names_of(local_run(options.run), ModelPlace.find(options.run).config().data),
         crews=_crews(options),

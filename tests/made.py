@@ -22,7 +22,7 @@ from ray_xml.partition import label_ranges
 from ray_xml.range_state import RangeState, save_affine
 from ray_xml.ranges import LocalRanges, Ranges
 from ray_xml.run_config import RunConfig
-from ray_xml.run_data import split_rows
+from ray_xml.run_data import fitted_documents
 from ray_xml.run_folder import RunFolder
 from ray_xml.sparse import Csr, Rows
 from ray_xml.store import DataSet
@@ -135,7 +135,7 @@ def make_config(**sections: Mapping[str, Any]) -> RunConfig:
 
 def local_ranges(data: DataSet, config: RunConfig, parts: int) -> LocalRanges:
     """``parts`` label ranges over the fitted documents, in this process."""
-    labels = data.split("train").labels.take(split_rows(data, config)[0])
+    labels = fitted_documents(data, config).labels
     cuts = label_ranges(labels.column_counts(), parts)
     settings, fitted = config.resolved(data).shortlist, config.proxy.labels
     return LocalRanges([LabelRange(cut, labels, settings, fit_labels=fitted) for cut in cuts])

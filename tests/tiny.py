@@ -19,7 +19,7 @@ from ray_xml.model import model_of_run
 from ray_xml.partition import label_ranges
 from ray_xml.ranges import LocalRanges
 from ray_xml.run_config import RunConfig
-from ray_xml.run_data import split_rows
+from ray_xml.run_data import fitted_documents
 from ray_xml.run_folder import RunFolder
 from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
@@ -78,7 +78,7 @@ def small_config(data: Path, run: Path) -> RunConfig:
 
 def training(config: RunConfig, data: DataSet, run: Path) -> Training:
     """The run in this process, begun or gone on with."""
-    labels = data.split("train").labels.take(split_rows(data, config)[0])
+    labels = fitted_documents(data, config).labels
     (cut,) = label_ranges(labels.column_counts(), 1)
     ranges = LocalRanges([LabelRange(cut, labels, config.resolved(data).shortlist)])
     return Training(config, data, run, ranges, Exchange())

@@ -28,10 +28,20 @@ def texts(seed: int, count: int) -> list[tuple[str, list[str]]]:
     return made
 
 
-def worded_run(folder: Path) -> RunFolder:
-    """The run; its data set lies beside it in ``data``."""
+def worded_run(folder: Path, without: str = "") -> RunFolder:
+    """The run; its data set lies beside it in ``data``.
+
+    Args:
+        without: a label that the documents lack, whatever they are about.
+    """
     rows = [
-        json.dumps({"text": text, "labels": labels, "key": f"doc-{number}"})
+        json.dumps(
+            {
+                "text": text,
+                "labels": [label for label in labels if label != without],
+                "key": f"doc-{number}",
+            }
+        )
         for number, (text, labels) in enumerate(texts(0, DOCUMENTS))
     ]
     (folder / "all.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -38,8 +38,7 @@ from ray_xml.proxies import PairSums
 from ray_xml.range_state import RangeState
 from ray_xml.ranges import Block, sum_gradients
 from ray_xml.run_config import RunConfig
-from ray_xml.run_data import split_rows
-from ray_xml.sparse import Subset
+from ray_xml.run_data import fitted_documents
 
 _AHEAD = 2  # blocks a worker has under way at each shard
 _RETRIES = 3  # how often Ray repeats a call whose shard died over it
@@ -51,8 +50,7 @@ class LabelShard:
     def __init__(self, settings: dict[str, Any], number: int, threads: int, device: str) -> None:
         config = build_config(RunConfig, settings, origin="label shard")
         data = local_data(config)
-        rows, _ = split_rows(data, config)
-        labels = Subset(data.split("train").labels, rows)
+        labels = fitted_documents(data, config).labels
         counts = labels.column_counts()
         ranges = partition.label_ranges(counts, config.resources.label_shards)
         self._range = LabelRange(

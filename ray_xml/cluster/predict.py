@@ -29,7 +29,7 @@ from ray_xml.errors import ConfigError
 from ray_xml.evaluation import labelled
 from ray_xml.model_place import ModelPlace
 from ray_xml.predict_documents import BLOCK
-from ray_xml.predict_inputs import Part, cut, find_inputs
+from ray_xml.predict_inputs import Part, Texts, cut, find_inputs, find_texts
 from ray_xml.predict_parts import PartsFolder
 from ray_xml.run_data import metric_sums
 from ray_xml.run_sections import ResourcesConfig
@@ -92,7 +92,9 @@ def predict(
     out: str,
     *,
     split: str = "test",
+    texts: Texts | None = None,
     top: int = 5,
+    precision: float | None = None,
     part_size: int = PART,
     names: list[str] | None = None,
     crews: Crews = Crews(),
@@ -102,6 +104,9 @@ def predict(
     Args:
         model: run folder or exported model, or the URL of one.
         source, split: see ``predict_inputs``.
+        texts: how documents are read that are texts, not features.
+        precision: give only labels with a score from which that precision holds, see
+            ``Probability.threshold``.
         out: a folder or URL, see ``predict_parts``.
         part_size: documents of a part; a multiple of 1,024, since these go through at a time.
         names: of all labels, to be written beside their numbers.
@@ -113,7 +118,9 @@ def predict(
     """
     if part_size % BLOCK:
         raise ConfigError(f"--part-size {part_size}: it must be a multiple of {BLOCK:,}")
-    files, place, folder = find_inputs(source, split), ModelPlace.find(model), PartsFolder(out)
+    files = find_inputs(source, split) if texts is None else find_texts(source, texts)
+    place, folder = ModelPlace.find(model), PartsFolder(out)
+    threshold = None if precision is None else place.probability().threshold(precision)
     parts = cut(files, part_size)
     asked = {
         "inputs": [file.told() for file in files],
@@ -122,6 +129,8 @@ def predict(
         "part_size": part_size,
         "names": names is not None,
     }
+    if threshold is not None:
+        asked["threshold"] = threshold
     total = sum(file.rows for file in files)
     with folder.held():
         done = folder.begin(asked, len(parts))
@@ -137,7 +146,7 @@ def predict(
 
                 def begin(worker: Any, part: Part) -> Any:
                     clock.start()
-                    return worker.predict.remote(part, str(_absolute(out)), top, given)
+                    return worker.predict.remote(part, str(_absolute(out)), top, given, threshold)
 
                 settings = crews.on_cluster()
                 for part, held in done_by_crews(place, settings, where, left, begin):
@@ -157,6 +166,7 @@ def evaluate(
     source: str,
     split: str,
     *,
+    filtered: bool = True,
     crews: Crews = Crews(),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, float]:
@@ -179,9 +189,11 @@ def evaluate(
         if each < PART:
             parts = cut([parts[0].file], max(each, BLOCK))
         done = 0
-        for part, blocks in done_by_crews(
-            place, settings, where, parts, lambda worker, part: worker.measure.remote(part)
-        ):
+
+        def begin(worker: Any, part: Part) -> Any:
+            return worker.measure.remote(part, filtered)
+
+        for part, blocks in done_by_crews(place, settings, where, parts, begin):
             found[part.number] = blocks
             done += part.rows
             progress(done, documents.num_documents)

@@ -30,12 +30,14 @@ from ray_xml.errors import DataSetError, InputError, LostError
 from ray_xml.label_search import Found
 from ray_xml.model_place import ModelPlace
 from ray_xml.predict_blocks import Documents, blocks
-from ray_xml.predict_documents import BLOCK, DocumentSide, Predictions
+from ray_xml.predict_documents import BLOCK, DocumentSide, Predictions, at_least
 from ray_xml.predict_inputs import Part
 from ray_xml.predict_parts import PartsFolder
 from ray_xml.predict_shard import ModelShard
 from ray_xml.predict_table import schema, table
 from ray_xml.run_data import metric_sums
+from ray_xml.text import Vectorizer
+from ray_xml.truth import Truth
 
 _AHEAD = 2  # blocks a worker has under way at each shard
 
@@ -86,28 +88,43 @@ class PredictWorker:
     def _side(self) -> DocumentSide:
         return DocumentSide(self._place.documents())
 
+    @cached_property
+    def _vectorizer(self) -> Vectorizer:
+        return self._place.vectorizer(self._side.model.num_features)
+
     def ready(self) -> int:
         """Loads; returns the number of labels."""
         with _told():
             return self._side.model.num_labels
 
-    def predict(self, part: Part, out: str, top: int, names: pa.Array | None) -> int:
-        """Writes the predictions of a part.
+    def predict(
+        self,
+        part: Part,
+        out: str,
+        top: int,
+        names: pa.Array | None,
+        threshold: float | None = None,
+    ) -> int:
+        """Writes the predictions of a part; ``threshold`` is the least score of those given.
 
         Returns:
             peak resident bytes of this process.
         """
         with _told(), PartsFolder(out).part(part.number) as draft:
-            self._write(part, draft, top, names)
+            self._write(part, draft, top, names, threshold)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-    def _write(self, part: Part, draft: Any, top: int, names: pa.Array | None) -> None:
+    def _write(
+        self, part: Part, draft: Any, top: int, names: pa.Array | None, threshold: float | None
+    ) -> None:
         writer: pq.ParquetWriter | None = None
         first = part.start
-        given = blocks(part, self._side.model.num_features, BLOCK)
+        vectorizer = self._vectorizer if part.file.texts is not None else None
+        given = blocks(part, self._side.model.num_features, BLOCK, vectorizer)
         try:
             for documents, found in self._answers(given, top):
-                rows = table(found, first, names, documents.ids)
+                kept = found if threshold is None else at_least(found, threshold)
+                rows = table(kept, first, names, documents.ids)
                 first += len(found.labels)
                 writer = writer or pq.ParquetWriter(draft, rows.schema)
                 writer.write_batch(rows)
@@ -117,8 +134,9 @@ class PredictWorker:
         if writer is None:
             pq.write_table(schema(named=names is not None).empty_table(), draft)
 
-    def measure(self, part: Part) -> np.ndarray:
-        """float64 [blocks, …]: ``MetricSums.as_array`` of each block of a part of a data set.
+    def measure(self, part: Part, filtered: bool) -> np.ndarray:
+        """float64 [blocks, …]: ``MetricSums.as_array`` of each block of a part of a data set;
+        ``filtered`` as for ``evaluation.evaluate``.
 
         Block by block, for sums of floats depend on their order: added up in the input's order they
         are those of one process.
@@ -131,12 +149,14 @@ class PredictWorker:
                     f"{self._side.model.num_labels:,}; give the data set that it was trained on"
                 )
             empty = metric_sums(data, self._side.model.config.dataset)
-            labels, first = data.split(part.file.split).labels, part.first
+            truth = Truth.of(data.split(part.file.split), filtered=filtered)
+            top, first = max(empty.ks), part.first
             sums = []
             given = blocks(part, self._side.model.num_features, BLOCK)
-            for _, found in self._answers(given, max(empty.ks)):
+            for _, found in self._answers(given, truth.asked(top)):
                 own = empty.from_array(np.zeros_like(empty.as_array()))
-                own.update(found.labels, labels.slice(first, first + len(found.labels)))
+                theirs = truth.slice(first, first + len(found.labels))
+                own.update(theirs.best(*found, top)[0], theirs.labels)
                 first += len(found.labels)
                 sums.append(own.as_array())
             return np.stack(sums)

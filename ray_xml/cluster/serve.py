@@ -13,6 +13,7 @@ import logging
 import signal
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ from ray_xml.serve_socket import reserve
 from ray_xml.storage import is_url
 
 ONE_PROCESS = 2 << 30  # bytes of a model's files: of more, one process should not hold all labels
+_TELL_AFTER = 60.0  # seconds of waiting for replicas
 _LOOK_SECONDS = 5.0  # between looks at whether Ray is still there
 _LOGGER = "ray.serve"
 
@@ -158,7 +160,7 @@ def _replicas(
     from ray_xml.cluster.serve_replica import Part, Replica
 
     address = ray.util.get_node_ip_address()
-    cpus = _cpus_here(where)
+    cpus = _cpus_at(address, where)
     if server.replicas > cpus:
         raise ResourceError(
             f"--replicas {server.replicas} need a CPU each, and this machine gives Ray {cpus:g}; "
@@ -184,7 +186,8 @@ def _replicas(
     name = f"ray-xml-{port}-{uuid.uuid4().hex[:6]}"
     try:
         try:
-            handle = ray_serve.run(deployment.bind(part), name=name, route_prefix=None)
+            with _told_after(_TELL_AFTER, "waiting for replicas: the machine's CPUs may be taken"):
+                handle = ray_serve.run(deployment.bind(part), name=name, route_prefix=None)
             wrong = handle.wrong.remote().result()
         except (RuntimeError, ray.exceptions.RayError) as error:
             raise ResourceError(f"the server does not start: {error}") from error
@@ -195,12 +198,25 @@ def _replicas(
         _end(name)
 
 
-def _cpus_here(where: str) -> float:
-    here = ray.get_runtime_context().get_node_id()
-    found = [node.cpus for node in cluster_nodes() if node.id == here]
-    if not found:
+@contextmanager
+def _told_after(seconds: float, what: str) -> Iterator[None]:
+    """Says ``what`` if the context takes longer."""
+    timer = threading.Timer(seconds, lambda: print(what, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _cpus_at(address: str, where: str) -> float:
+    """CPUs of the nodes on this machine, of which there may be several."""
+    here = [one for one in ray.nodes() if one["Alive"] and one["NodeManagerAddress"] == address]
+    cpus = sum(float(one["Resources"].get("CPU", 0)) for one in here)
+    if not cpus:
         raise ResourceError(f"{where} has no CPUs on this machine; serve from a node that has some")
-    return found[0]
+    return cpus
 
 
 def _end(name: str) -> None:

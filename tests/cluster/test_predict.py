@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -14,8 +15,10 @@ import pytest
 import ray
 from processes import Command, ray_xml, wait_for
 from trained import trained_run
+from worded import texts, worded_run
 
 from ray_xml import evaluation
+from ray_xml.calibrate import calibrate
 from ray_xml.cluster.predict import Crews, evaluate, predict
 from ray_xml.cluster.session import NAMESPACE
 from ray_xml.errors import CheckpointError, ConfigError, DataSetError, ResourceError
@@ -178,14 +181,24 @@ def test_metrics_are_those_of_one_process(run: RunFolder, data: DataSet, tmp_pat
         for name, rows in (("train", np.arange(600)), ("test", chosen)):
             with writer.split(name, leave_out_empty=False) as split:
                 split.append(train.features.take(rows), train.labels.take(rows))
+        # The third document of every ten has no label that counts.
+        listed = np.where(np.arange(len(chosen)) % 10 == 3, train.labels.counts[chosen], 0)
+        labels = train.labels.take(chosen)
+        kept = np.repeat(listed > 0, labels.counts)
+        offsets = np.concatenate([[0], np.cumsum(listed)])
+        writer.write_filter("test", Csr(offsets, labels.ids[kept], None, 80))
     large = DataSet.open(tmp_path / "large")
     expected = evaluation.evaluate(Predictor.load(run.path), large, "test")
+    plain = evaluation.evaluate(Predictor.load(run.path), large, "test", filtered=False)
+    assert expected["P@1"] < plain["P@1"] - 5
     seen: list[tuple[int, int]] = []
     found = evaluate(
         str(run.path), str(large.path), "test", crews=Crews(2, 3),
         progress=lambda *at: seen.append(at),
     )  # fmt: skip
     assert found == expected
+    again = evaluate(str(run.path), str(large.path), "test", filtered=False, crews=Crews(2, 3))
+    assert again == plain
     assert len(seen) > 1
     assert seen[-1] == (len(chosen), len(chosen))
 
@@ -214,3 +227,36 @@ def test_memory_does_not_grow_with_the_input(run: RunFolder, source: Path, tmp_p
     written = predict(str(run.path), str(source), out, part_size=BLOCK, crews=Crews(1, 1))
     assert len(written.memory) == written.parts == 22
     assert written.memory[-1] < written.memory[4] + 30 * 2**20
+
+
+@pytest.mark.usefixtures("cluster")
+def test_texts_with_a_wanted_precision(tmp_path: Path) -> None:
+    """As in one process, for a run that was calibrated."""
+    worded = worded_run(tmp_path)
+    calibrate(worded, DataSet.open(tmp_path / "data"))
+    rows = [json.dumps({"text": text}) for text, _ in texts(3, 2 * BLOCK + 50)]
+    (tmp_path / "new.jsonl").write_text("\n\n".join(rows) + "\n")
+    common = ["predict", str(worded.path), str(tmp_path / "new.jsonl"), "--text", "text"]
+    common += ["--precision", "0.8", "--top-k", "3"]
+    assert ray_xml(*common, "--out", "alone.parquet", folder=tmp_path)[0] == 0
+    folder = ["--out", "parts", "--workers", "2", "--part-size", str(BLOCK)]
+    status, out, err = ray_xml(*common, *folder, folder=tmp_path)
+    assert status == 0, err
+    assert f"{len(rows):,} documents in 3 parts" in out
+    alone = pq.read_table(tmp_path / "alone.parquet")
+    found = pa.concat_tables(pq.read_table(p) for p in sorted((tmp_path / "parts").glob("*.par*")))
+    assert found["document"].to_pylist() == list(range(len(rows)))
+    for name in ("labels", "names"):
+        assert found[name].to_pylist() == alone[name].to_pylist()
+    for mine, theirs in zip(found["scores"].to_pylist(), alone["scores"].to_pylist(), strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-5)
+    kept = [len(row) for row in found["labels"].to_pylist()]
+    assert 0 < np.mean(kept) < 2.5
+    status, _, err = ray_xml(*common[:-3], "0.7", "--top-k", "3", *folder, folder=tmp_path)
+    assert status == 1
+    assert "asked.threshold" in err
+    # As many as that will not be right; and a run that was not calibrated says so.
+    worded.probability_file.unlink()
+    status, _, err = ray_xml(*common, "--out", "other", "--workers", "1", folder=tmp_path)
+    assert status == 1
+    assert "ray-xml calibrate RUN" in err

@@ -17,8 +17,11 @@ import pyarrow.parquet as pq
 from fuzz_targets import DATA_TEXTS, EXPORT_FILES, RUN_FILES, TEXT_ENDINGS
 from tiny import DIM, FEATURES, XC, Artefacts
 
+from ray_xml.added_labels import AddedLabels
+from ray_xml.blend import DEFAULT
 from ray_xml.checkpoint import folder_of
 from ray_xml.probability import UNFITTED
+from ray_xml.store_meta import FILTER_SCHEMA
 
 NAMES = b"a\nb\xc3\xbc\nc\nd\ne\nf\n"
 MUTATIONS = {
@@ -43,6 +46,9 @@ _ONE_KIND = {
     "rows": mutations.numbers,
     "meta": mutations.json_text,
     "arrow": mutations.numbers,
+    "filter_file": mutations.lines,
+    "filter_rows": mutations.numbers,
+    "embeddings": mutations.noise,
     "vectorizer": mutations.json_text,
     "request": mutations.json_text,
     "token_table": mutations.noise,
@@ -102,12 +108,34 @@ def seeds(target: str, made: Artefacts) -> list[bytes]:
         return [b"\0" + (made.data / "meta.json").read_bytes()]
     if target == "arrow":
         return [bytes([i]) + (made.data / f"{s}.arrow").read_bytes() for i, s in _SPLITS]
+    if target == "filter_file":
+        return [b"\0" + b"0 1\n3 5\r\n8\t0"]
+    if target == "filter_rows":
+        column = pa.LargeListArray.from_arrays(
+            [0, 1, 1, 3, 3, 4, 6], pa.array([2, 0, 5, 1, 3, 4], pa.int32())
+        )
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, FILTER_SCHEMA) as writer:
+            writer.write_batch(pa.record_batch([column], schema=FILTER_SCHEMA))
+        return [b"\0" + sink.getvalue().to_pybytes()]
+    if target == "embeddings":
+        found = []
+        for kind in (np.float16, np.float32):
+            file = io.BytesIO()
+            np.save(file, np.arange(1, 19, dtype=kind).reshape(6, 3))
+            found.append(b"\0" + file.getvalue())
+        return found
     if target == "data_texts":
         return [bytes([i]) + (made.data / name).read_bytes() for i, name in enumerate(DATA_TEXTS)]
     if target == "text_files":
         return [bytes([place]) + content for place, content in enumerate(_text_files())]
     if target == "vectorizer":
-        return [b"\0" + (made.data / "vectorizer.json").read_bytes()]
+        text = (made.data / "vectorizer.json").read_bytes()
+        # Two of its features as dense columns.
+        tree = json.loads(text)
+        tree |= {"format_version": 3, "embedding": {"columns": 2, "weight": 0.5}}
+        tree["document_counts"] = tree["document_counts"][:-2]
+        return [b"\0" + text, b"\0" + json.dumps(tree).encode()]
     if target == "request":
         return [
             b'\0{"text": "w01 w02"}',
@@ -144,7 +172,11 @@ def seeds(target: str, made: Artefacts) -> list[bytes]:
             b'\0{"checkpoints/epoch-0002/../../x.safetensors": "x", "checkpoints/epoch-2": "x"}',
         ]
     if target == "export":
-        return [bytes([i]) + (made.exported / f).read_bytes() for i, f in enumerate(EXPORT_FILES)]
+        found = [bytes([i]) + (made.exported / f).read_bytes() for i, f in enumerate(EXPORT_FILES)]
+        place = EXPORT_FILES.index("manifest.json")
+        manifest = json.loads(found[place][1:])
+        manifest["added"] = [AddedLabels(4, 1, DEFAULT).as_dict()]
+        return [*found, bytes([place]) + json.dumps(manifest).encode()]
     if target == "compact":
         return [b"\0" + (made.exported / "model.safetensors").read_bytes()]
     raise KeyError(target)

@@ -14,7 +14,8 @@ import io
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,15 @@ from ray_xml import compact_file, lexical_file
 from ray_xml.checkpoint import folder_of, sealed
 from ray_xml.config import dump_config, load_config
 from ray_xml.data_copy import receive
+from ray_xml.embedding import Embedding, EmbeddingFile
 from ray_xml.errors import RayXmlError
+from ray_xml.evaluation import evaluate
 from ray_xml.examples import examples
 from ray_xml.exchange import Exchange
 from ray_xml.export import label_names
+from ray_xml.filter_file import FilterPairs
+from ray_xml.label_examples import read_examples
+from ray_xml.label_texts import LabelTexts
 from ray_xml.neighbors import Neighbors
 from ray_xml.predict_io import documents, predict_to, sink
 from ray_xml.predictor import Predictions, Predictor
@@ -127,7 +133,8 @@ class Targets:
             self._use_data_set(out)
 
     def text_files(self, data: bytes) -> None:
-        """A file of texts of some kind, through to an opened data set with a vectoriser."""
+        """A file of texts of some kind, of labels' texts and of new labels, through to an opened
+        data set with a vectoriser."""
         ending = TEXT_ENDINGS[(data[:1] or b"\0")[0] % len(TEXT_ENDINGS)]
         path, out = self._scratch / f"texts{ending}", self._scratch / "prepared"
         path.write_bytes(data[1:])
@@ -140,15 +147,47 @@ class Targets:
                 columns=columns,
                 test=0.5,
                 settings=settings,
+                label_texts=LabelTexts([str(path)], replace(columns, text=("title",)), names=True),
                 allow_empty=len(data) % 2 == 0,
                 overwrite=True,
                 processes=1,
             )
-            rows = Vectorizer.load(out).transform(["red blue", "ﬁne"])
+            vectorizer = Vectorizer.load(out)
+            rows = vectorizer.transform(["red blue", "ﬁne"])
         except RayXmlError:
             return
         rows.check("rows")
+        with suppress(RayXmlError):
+            found = read_examples(str(path), columns, vectorizer, ["colour"])
+            found.features.check("examples")
+            found.labels.check("labels")
+            if not found.labels.column_counts().all():
+                raise FindingError("a new label without a document")
         self._use_data_set(out)
+
+    def filter_file(self, data: bytes) -> None:
+        """A text file of pairs, through to a matrix."""
+        path = self._scratch / "names.txt"
+        path.write_bytes(data[1:])
+        try:
+            rows = FilterPairs.read(path).rows(9, LABELS)
+        except RayXmlError:
+            return
+        rows.check("pairs")
+
+    def embeddings(self, data: bytes) -> None:
+        """An .npy file of vectors, behind the rows of some words."""
+        path = self._scratch / "tokens.npy"
+        path.write_bytes(data[1:])
+        try:
+            file = EmbeddingFile(path)
+            vectors = file.take(np.arange(min(file.rows, 9)))
+            words = self._test.slice(0, 0).padded(len(vectors))
+            rows = Embedding(columns=file.columns, weight=1.0).beside(words, vectors)
+        except RayXmlError:
+            return
+        rows.check("rows")
+        rows.check_finite("rows")
 
     def config(self, data: bytes) -> None:
         """A YAML file, with overrides behind NULs."""
@@ -209,6 +248,24 @@ class Targets:
         ):
             self._use_data_set(self.made.data)
 
+    def filter_rows(self, data: bytes) -> None:
+        """The file of a split's filter, its size and checksum made right."""
+        path = self.made.data / "test.filter"
+        meta = json.loads((self.made.data / "meta.json").read_bytes())
+        sha256 = hashlib.sha256(data[1:]).hexdigest()
+        meta["files"][path.name] = {"bytes": len(data) - 1, "sha256": sha256}
+        path.write_bytes(data[1:])
+        try:
+            signed = _signed(json.dumps(meta).encode())
+            with self._instead(self.made.data / "meta.json", signed):
+                found = evaluate(self._predictor, DataSet.open(self.made.data), "test")
+            if not all(0 <= value <= 100 for value in found.values()):
+                raise FindingError(f"metrics {found}")
+        except RayXmlError:
+            return
+        finally:
+            path.unlink()
+
     def data_texts(self, data: bytes) -> None:
         """The names and titles beside the splits."""
         name = DATA_TEXTS[(data[:1] or b"\0")[0] % len(DATA_TEXTS)]
@@ -232,7 +289,9 @@ class Targets:
         path.write_bytes(data[1:])
         shutil.copyfile(self.made.data / "features.txt", self._scratch / "features.txt")
         try:
-            rows = Vectorizer.load(self._scratch).transform(["wordwordword w01 w02 ﬁ नमस्ते", ""])
+            read = Vectorizer.load(self._scratch)
+            vectors = None if read.embedding is None else np.ones((2, read.embedding.columns))
+            rows = read.transform(["wordwordword w01 w02 ﬁ नमस्ते", ""], vectors)
         except RayXmlError:
             return
         rows.check("rows")

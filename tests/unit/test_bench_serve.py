@@ -4,50 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from ray_xml.serve_app import App
-from ray_xml.serve_batch import Batcher
-from ray_xml.serve_counts import Counts
-from ray_xml.serve_socket import listen
-from ray_xml.tagger import Tag
+from asgi import One, over_http, serve_http
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import serve_load
 from serve_load import HOSTILE, Load, measured, request
 
-http = pytest.importorskip(
-    "ray_xml.serve_http",
-    exc_type=ImportError,
-    reason="Ray Serve brings uvicorn: pip install 'ray-xml[serve]'",
-)
+serve_http()
 REQUESTS = [request(b'{"text": "a"}'), request(b'{"text": "b", "top_k": 3}')]
-
-
-class One:
-    def tag(self, texts: list[str], top_k: int) -> list[list[Tag]]:
-        return [[Tag(0, text, 0.5, 0.5)] for text in texts]
 
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    counts = Counts(tmp_path_factory.mktemp("counts"))
-    batcher = Batcher(One(), counts)  # type: ignore[arg-type]
-    server = http.http_server(App(batcher, counts, "a model"))
-    with listen("127.0.0.1", 0) as listening:
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield listening.getsockname()[1]
-        server.should_exit = True
-        thread.join()
-    batcher.close()
+    with over_http(One(), tmp_path_factory.mktemp("counts")) as found:
+        yield found
 
 
 def test_every_hostile_request_is_refused_among_good_ones(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,28 @@ def test_steps_are_those_of_autograd(negatives: str) -> None:
         torch.testing.assert_close(found[1], z.grad, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(ours.weight, weight.detach(), rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(ours.bias, bias.detach(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("negatives", MODES)
+def test_pairs_left_out_get_no_gradient(negatives: str) -> None:
+    """As with a mask that has zeros there."""
+    ours, slow = make(), make()
+    z, rng = embeddings(0), np.random.default_rng(5)
+    pairs = Csr.from_lists(
+        [np.flatnonzero(row).tolist() for row in rng.random((BATCH, LABELS)) < 0.5], LABELS
+    )
+    given = Candidates.build(
+        shortlist(0), labels(0), (0, LABELS), CPU,
+        negatives=negatives, documents=BATCH, left_out=pairs,
+    )  # fmt: skip
+    ids = np.arange(LABELS) if given.rows is None else given.rows.numpy()
+    counts = ~((dense(pairs) > 0) & (dense(labels(0)) == 0))[:, ids]
+    mask = torch.from_numpy((counts & mask_of(0, negatives)[:, ids]).astype(np.float32))
+    found = ours.step(z, given, BATCH, 0.03)
+    expected = slow.step(z, replace(given, left_out=None, mask=mask), BATCH, 0.03)
+    assert not counts.all()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(ours.weight, slow.weight)
 
 
 @pytest.mark.parametrize("negatives", MODES)

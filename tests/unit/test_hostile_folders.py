@@ -22,7 +22,7 @@ from ray_xml.errors import DataSetError, RayXmlError
 from ray_xml.neighbors import Neighbors, NeighborsConfig
 from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
-from ray_xml.store_meta import SCHEMA, DataSetMeta
+from ray_xml.store_meta import FILTER_SCHEMA, SCHEMA, DataSetMeta
 
 
 @pytest.fixture
@@ -75,6 +75,24 @@ def test_nor_can_a_file(folder: Path, name: str) -> None:
         DataSet.open(folder)
 
 
+@pytest.mark.parametrize(
+    "rows", [[[2, 1], []], [[1, 1], []], [[3], []], [[-1], []], [[1]], [[1], [], [2]]]
+)
+def test_a_filter_that_lies_is_refused(folder: Path, rows: list[list[int]]) -> None:
+    """Beside test's four documents of three labels."""
+    rows = [*rows, [], []]
+    column = pa.array(rows, pa.large_list(pa.int32()))
+    with pa.ipc.new_file(folder / "test.filter", FILTER_SCHEMA) as writer:
+        writer.write_batch(pa.record_batch([column], schema=FILTER_SCHEMA))
+    content, tree = (folder / "test.filter").read_bytes(), meta_of(folder)
+    sha256 = hashlib.sha256(content).hexdigest()
+    tree["files"]["test.filter"] = {"bytes": len(content), "sha256": sha256}
+    sign(folder, tree)
+    split = DataSet.open(folder).split("test")
+    with pytest.raises(DataSetError, match=r"test\.filter is damaged"):
+        split.filtered  # noqa: B018
+
+
 def test_a_copy_stays_in_its_cache(folder: Path, tmp_path: Path) -> None:
     meta = DataSet.open(folder).meta
 
@@ -98,8 +116,13 @@ def test_a_copy_stays_in_its_cache(folder: Path, tmp_path: Path) -> None:
         ("splits", []),
         ("files", "x"),
         ("format_version", {"a": 1}),
+        ("name", "\ud800"),
+        ("embedding", {"columns": 99, "weight": 1.0}),
+        ("embedding", {"columns": 0, "weight": 1.0}),
+        ("embedding", {"columns": 1, "weight": 0.0}),
+        ("embedding", {"columns": 1, "weight": float("nan")}),
     ],
-    ids=range(10),
+    ids=range(15),
 )
 def test_counts_that_lie_are_refused(folder: Path, key: str, value: Any) -> None:
     sign(folder, meta_of(folder) | {key: value})

@@ -8,8 +8,9 @@ from made import random_csr
 
 from ray_xml.label_words import LabelWords
 from ray_xml.lexical import Lexical
-from ray_xml.neighbors import Neighbors, NeighborsConfig, Votes
+from ray_xml.neighbors import Neighbors, NeighborsConfig
 from ray_xml.sparse import Csr
+from ray_xml.votes import Votes
 
 FEATURES, LABELS = 25, 13
 

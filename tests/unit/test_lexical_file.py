@@ -15,8 +15,9 @@ from ray_xml import label_words
 from ray_xml.errors import CheckpointError
 from ray_xml.lexical import Lexical
 from ray_xml.lexical_file import FORMAT_VERSION, load_lexical, save_lexical
-from ray_xml.neighbors import Neighbors, NeighborsConfig, Votes
+from ray_xml.neighbors import Neighbors, NeighborsConfig
 from ray_xml.sparse import Csr
+from ray_xml.votes import Votes
 
 DOCUMENTS, FEATURES, LABELS = 40, 25, 13
 

@@ -98,7 +98,7 @@ def with_header(path: Path, change: Any) -> None:
         (lambda h: {**h, "ids": {**h["ids"], "shape": [6]}}, "ids does not lie"),
         (lambda h: {**h, "ids": {**h["ids"], "shape": [7, 1]}}, "ids is described as"),
         (lambda h: {**h, "ids": {**h["ids"], "shape": ["7"]}}, "ids "),
-        (lambda h: {**h, "ids": {**h["ids"], "dtype": "F16"}}, "ids is described as"),
+        (lambda h: {**h, "ids": {**h["ids"], "dtype": "F64"}}, "ids is described as"),
         (lambda h: {**h, "ids": {**h["ids"], "data_offsets": [-28, 0]}}, "ids does not lie"),
         (lambda h: {**h, "ids": {**h["ids"], "data_offsets": [26, 54]}}, "ids does not lie"),
         (lambda h: {**h, "ids": {**h["ids"], "data_offsets": [0, 10**9]}}, "ids does not lie"),

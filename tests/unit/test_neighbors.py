@@ -13,8 +13,9 @@ from small_sets import assert_same
 
 from ray_xml import cut_documents, neighbors
 from ray_xml.cut_documents import cut
-from ray_xml.neighbors import Neighbors, NeighborsConfig, Votes
+from ray_xml.neighbors import Neighbors, NeighborsConfig
 from ray_xml.sparse import Csr
+from ray_xml.votes import Votes
 
 DOCUMENTS, QUERIES, FEATURES, LABELS = 40, 11, 25, 13
 

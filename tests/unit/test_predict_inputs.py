@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ from hypothesis import strategies as st
 from made import random_csr
 from small_sets import assert_same
 
-from ray_xml.errors import DataSetError, InputError
+from ray_xml.embedding import Embedding
+from ray_xml.errors import ConfigError, DataSetError, InputError
 from ray_xml.predict_blocks import Documents, blocks
-from ray_xml.predict_inputs import cut, find_inputs
+from ray_xml.predict_inputs import Texts, cut, find_inputs, find_texts
+from ray_xml.row_files import Columns
 from ray_xml.sparse import Csr, stacked
 from ray_xml.store_write import DataSetWriter
+from ray_xml.text_fit import fit
 
 WIDTH, ROWS = 50, 137
 
@@ -202,3 +207,67 @@ def test_what_identifies_an_input(places: dict[str, str]) -> None:
     assert told == {
         "name": "one.arrow", "bytes": Path(places["one.arrow"]).stat().st_size, "rows": ROWS,
     }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same documents in every kind of file, lines of white space among them."""
+    folder = tmp_path_factory.mktemp("texts")
+    rng = np.random.default_rng(4)
+    words = [f"w{number:02d}" for number in range(40)]
+    rows = [" ".join(rng.choice(words, 5)) if row % 9 else "" for row in range(ROWS)]
+    vectors = rng.standard_normal((ROWS, 20)).astype(np.float16)
+    np.save(folder / "vectors.npy", vectors)
+    lines = [
+        json.dumps({"body": text, "vector": vector.astype(float).tolist()})
+        for text, vector in zip(rows, vectors, strict=True)
+    ]
+    (folder / "a.jsonl").write_text("\n \n".join(lines[:50]) + "\n\u00a0\n" + "\n".join(lines[50:]))
+    (folder / "a.txt").write_text("\n".join(rows))
+    (folder / "a.csv").write_text("body,x\n" + "".join(f"{text},1\n" for text in rows))
+    (folder / "parts").mkdir()
+    for number, (low, high) in enumerate(((0, 60), (60, 61), (61, ROWS))):
+        table = {
+            "body": rows[low:high],
+            "vector": [v.tolist() for v in vectors[low:high].astype(float)],
+        }
+        pq.write_table(pa.table(table), folder / "parts" / f"{number}.parquet", row_group_size=7)
+    return folder
+
+
+@pytest.mark.parametrize("size", [1, 10, 64, 1000])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.csv", "parts"])
+def test_texts_in_parts(texts: Path, name: str, size: int) -> None:
+    column = "text" if name == "a.txt" else "body"
+    source = str(texts / name)
+    vectorizer = fit((texts / "a.txt").read_text().split("\n"))
+    words = vectorizer.transform((texts / "a.txt").read_text().split("\n"))
+    files = find_texts(source, Texts(Columns(text=(column,))))
+    parts = cut(files, size)
+    assert sum(part.rows for part in parts) == ROWS
+    found = [one.features for part in parts for one in blocks(part, 0, 16, vectorizer)]
+    assert_same(stacked(found, words.num_columns), words)
+    vectors = np.load(texts / "vectors.npy")
+    both = vectorizer.beside(Embedding(columns=20, weight=2.0))
+    expected = both.transform((texts / "a.txt").read_text().split("\n"), vectors)
+    given = [Texts(Columns(text=(column,)), str(texts / "vectors.npy"))]
+    if name in ("a.jsonl", "parts"):
+        given.append(Texts(Columns(text=(column,), embedding="vector")))
+    for how in given:
+        parts = cut(find_texts(source, how), size)
+        found = [one.features for part in parts for one in blocks(part, 0, 16, both)]
+        assert_same(stacked(found, both.num_features), expected)
+
+
+def test_faulty_texts_are_told(texts: Path, tmp_path: Path) -> None:
+    how = Texts(Columns(text=("body",)), str(texts / "vectors.npy"))
+    (tmp_path / "short.csv").write_text("body\na\n")
+    with pytest.raises(InputError, match=r"vectors\.npy: it has 137 rows for 1 documents"):
+        find_texts(str(tmp_path / "short.csv"), how)
+    with pytest.raises(InputError, match="fetch it first"):
+        find_texts("memory://a/b.csv", how)
+    with pytest.raises(ConfigError, match="one of the two"):
+        find_texts(str(texts / "a.jsonl"), replace(how, columns=Columns(("body",), embedding="v")))
+    told = find_texts(str(texts / "a.jsonl"), how)[0].told()
+    assert told["columns"] == ["body", None]
+    assert told["embeddings"]["name"] == "vectors.npy"

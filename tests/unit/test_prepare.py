@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ray_xml.errors import DataSetError, InputError
+from ray_xml.cli import main
+from ray_xml.errors import ConfigError, DataSetError, InputError
 from ray_xml.prepare import prepare_xc
 from ray_xml.store import DataSet
 
@@ -80,6 +83,64 @@ def test_split_format_gives_the_same_data_set(files: Path) -> None:
     )
     assert split.name == "other"
     assert split.checksum == joined.checksum
+
+
+def test_filters_follow_the_documents_that_stay(files: Path) -> None:
+    """Train keeps its documents 0 and 3; the pairs of the others go."""
+    (files / "train.filter").write_text("3 2\n0 0\n1 1\n0 2\n0 2\n2 0\n")
+    (files / "test.filter.gz").write_bytes(gzip.compress(b"1\t2\r\n 0 1"))
+    prepare_xc(
+        files / "train.txt",
+        files / "test.txt",
+        files / "out",
+        filters={"train": files / "train.filter", "test": files / "test.filter.gz"},
+    )
+    data = DataSet.open(files / "out")
+    data.verify()
+    for split, expected in (("train", [[1, 0, 1], [0, 0, 1]]), ("test", [[0, 1, 0], [0, 0, 1]])):
+        found = data.split(split).filtered
+        assert found is not None
+        np.testing.assert_array_equal(found.to_scipy().toarray(), expected)
+    arguments = ["prepare", "xc", str(files / "train.txt"), str(files / "test.txt")]
+    arguments += [str(files / "cli"), "--filter-test", str(files / "test.filter.gz")]
+    assert main(arguments) == 0
+    again = DataSet.open(files / "cli")
+    assert again.split("train").filtered is None
+    assert again.split("test").filtered.ids.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0 1\n0\n", "f.txt:2: '0' is no pair of a document and a label"),
+        ("0 1 2\n", "f.txt:1: '0 1 2' is no pair"),
+        ("0 1\n\n1 1\n", "f.txt:2: '' is no pair"),
+        ("0 1\n-1 1\n", "f.txt:2: '-1 1' is no pair"),
+        ("0 1.5\n", "f.txt:1: '0 1.5' is no pair"),
+        ("0 99999999999999999999\n", "f.txt:1: '0 99999999999999999999' is no pair"),
+        ("0 1\n1 1\n2 1\n", "f.txt:3: document 2: there are 2 documents, numbered from 0"),
+        ("0 3\n", "f.txt:1: label 3: there are 3 labels, numbered from 0"),
+        ("0 1\n\0\n", "is no pair"),
+    ],
+)
+def test_faulty_filters(files: Path, text: str, message: str) -> None:
+    (files / "f.txt").write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)):
+        prepare_xc(
+            files / "train.txt",
+            files / "test.txt",
+            files / "out",
+            filters={"test": files / "f.txt"},
+        )
+    assert not (files / "out").exists()
+
+
+def test_a_filter_of_a_split_without_a_file(files: Path) -> None:
+    (files / "f.txt").write_text("")
+    with pytest.raises(ConfigError, match="a filter of dev"):
+        prepare_xc(
+            files / "train.txt", files / "test.txt", files / "out", filters={"dev": files / "f.txt"}
+        )
 
 
 def test_headers_that_disagree(files: Path) -> None:

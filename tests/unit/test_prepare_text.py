@@ -241,6 +241,34 @@ def test_raw_files_of_the_repository_with_label_texts(tmp_path: Path) -> None:
     assert data.split("test").labels.packed().offsets.tolist() == [0, 1, 1]
     names = (tmp_path / "set" / "train_documents.jsonl").read_text().splitlines()
     assert [json.loads(line)["name"] for line in names] == ["D0", "D1"]
+    # Document 2 of train, without text, is left out; the filter counts it all the same.
+    filters = [tmp_path / f"filter_labels_{split}.txt" for split in ("train", "test")]
+    filters[0].write_text("1 4\n2 0\n0 3\n")
+    filters[1].write_text("1 2\n0 4\n")
+    options = ["--filter-train", str(filters[0]), "--filter-test", str(filters[1])]
+    assert main(["prepare", "lf", *map(str, files), str(tmp_path / "filtered"), *options]) == 0
+    data = DataSet.open(tmp_path / "filtered")
+    for split, expected in (("train", [[3], [4]]), ("test", [[4], [2]])):
+        found = data.split(split).filtered
+        assert found is not None
+        rows = np.split(found.ids, found.offsets[1:-1])
+        assert [row.tolist() for row in rows] == expected
+    for split, rows in (("train", 3), ("test", 2)):
+        np.save(tmp_path / f"{split}.npy", np.arange(1, 4 * rows + 1).reshape(rows, 4) / 8)
+    options = ["--embeddings", str(tmp_path / "train.npy"), "--no-words"]
+    options += ["--test-embeddings", str(tmp_path / "test.npy")]
+    assert main(["prepare", "lf", *map(str, files), str(tmp_path / "vectors"), *options]) == 0
+    rows = DataSet.open(tmp_path / "vectors").split("train").features.to_scipy().toarray()
+    # Document 2 has labels and a vector, so it stays though it has no text.
+    np.testing.assert_allclose(rows[2], np.arange(9, 13) / np.linalg.norm(np.arange(9, 13)))
+    filters[1].write_text("1 2\n2 4\n")
+    with pytest.raises(InputError, match=r"filter_labels_test\.txt:2: document 2: there are 2"):
+        prepare_lf(*files, tmp_path / "other", filters={"test": filters[1]})
+    with pytest.raises(ConfigError, match="a filter of test"):
+        prepare_text(
+            [files[0]], tmp_path / "other", columns=Columns(text=("title",), labels="target_ind"),
+            filters={"test": filters[1]},
+        )  # fmt: skip
     write_lines(files[1], [document(5, "a", "", [5])])
     with pytest.raises(InputError, match=r"gz:1: 'target_ind' holds 5: labels are 0 to 4"):
         prepare_lf(*files, tmp_path / "other")
@@ -279,6 +307,3 @@ def test_texts_are_predicted_by_the_models_own_vectoriser(tmp_path: Path, capsys
     (export / "vectorizer.json").unlink()
     assert main(["predict", str(export), *given[0]]) == 1
     assert "no vectorizer.json" in capsys.readouterr().err
-    folder = ["--out", str(tmp_path / "parts"), "--workers", "2"]
-    assert main(["predict", str(export), *given[0], *folder]) == 1
-    assert "leave out --workers" in capsys.readouterr().err

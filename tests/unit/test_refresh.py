@@ -17,6 +17,7 @@ from ray_xml.shortlists import Shortlists
 from ray_xml.sparse import Csr
 from ray_xml.store import DataSet
 from ray_xml.training import Training
+from ray_xml.truth import Truth
 
 SIZE = 12
 
@@ -99,7 +100,7 @@ def test_fitted_rows_find_their_labels(data: DataSet, tmp_path: Path) -> None:
 
 
 def validate(training: Training) -> Validation:
-    held = training.held_features, training.held_labels
+    held = training.held_features, training.held_truth
     return training.refresher.validate(*held, training.lexical, training.sums)
 
 
@@ -139,7 +140,7 @@ def test_validation_is_brute_force(data: DataSet, tmp_path: Path, source: str, s
     training = make(data, tmp_path, source, neighbors={"size": size, "labels": 10})
     found = validate(training)
     evidence, listed = all_evidence(training, whole(training.held_features))
-    truth = dense(training.held_labels) > 0
+    truth = dense(training.held_truth.given) > 0
     features = evidence.features(training.label_counts)
     # Each half of the documents is measured by the fit to the other half.
     half = np.arange(len(truth)) % 2
@@ -153,7 +154,7 @@ def test_validation_is_brute_force(data: DataSet, tmp_path: Path, source: str, s
     by_half = [fits[1 - one].log_odds(evidence, training.label_counts) for one in (0, 1)]
     scores = np.where(listed, np.where(half[:, None] == 0, *by_half), -np.inf)
     sums = training.sums.from_array(np.zeros_like(training.sums.as_array()))
-    sums.update(np.argsort(-scores, axis=1, kind="stable")[:, :5], whole(training.held_labels))
+    sums.update(np.argsort(-scores, axis=1, kind="stable")[:, :5], whole(training.held_truth.given))
     assert found.results == pytest.approx(sums.result(), abs=0.6)  # half a document of 120
     dense_only, _ = all_evidence(
         make(data, tmp_path / "0", source, neighbors={"size": 0}), whole(training.held_features)
@@ -172,7 +173,7 @@ def test_the_fitted_score_beats_every_single_part_of_it(data: DataSet, tmp_path:
     training = make(data, tmp_path, "both", neighbors={"size": 20})
     found = validate(training)
     evidence, listed = all_evidence(training, whole(training.held_features))
-    truth = dense(training.held_labels) > 0
+    truth = dense(training.held_truth.given) > 0
     results = {}
     features = evidence.features(training.label_counts)
     for place, name in enumerate(blend.NAMES):
@@ -188,7 +189,7 @@ def test_no_held_out_document_has_a_true_candidate(data: DataSet, tmp_path: Path
     training = make(data, tmp_path, "proxy")
     features = training.held_features.slice(0, 3)
     unseen = Csr.from_lists([[int(np.flatnonzero(training.label_counts == 0)[0])]] * 3, 80)
-    found = training.refresher.validate(features, unseen, training.lexical, training.sums)
+    found = training.refresher.validate(features, Truth(unseen), training.lexical, training.sums)
     assert (found.recall, found.candidate_recall, found.results["P@1"]) == (0.0, 0.0, 0.0)
     assert np.isfinite(found.blend.weights).all()
 

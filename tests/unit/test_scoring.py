@@ -9,9 +9,10 @@ from made import random_csr
 from ray_xml.blend import Evidence
 from ray_xml.label_search import GIVEN, Found
 from ray_xml.lexical import Answer, Lexical
-from ray_xml.neighbors import Neighbors, NeighborsConfig, Votes
+from ray_xml.neighbors import Neighbors, NeighborsConfig
 from ray_xml.scoring import candidates, top_k
 from ray_xml.sparse import Csr
+from ray_xml.votes import Votes
 
 DOCUMENTS, LABELS = 7, 12
 

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asgi import over_http, serve_http
 from worded import texts, worded_run
 
 from ray_xml.predictor import Predictor
-from ray_xml.serve_app import App
-from ray_xml.serve_batch import Batcher
-from ray_xml.serve_counts import Counts
-from ray_xml.serve_socket import listen
 
-http = pytest.importorskip(
-    "ray_xml.serve_http",
-    exc_type=ImportError,
-    reason="Ray Serve brings uvicorn: pip install 'ray-xml[serve]'",
-)
+serve_http()
 playwright = pytest.importorskip("playwright.sync_api", reason="needs: pip install playwright")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 if BROWSER is None:
@@ -42,19 +33,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     predictor = Predictor.load(worded_run(tmp_path_factory.mktemp("worded")).path)
     assert predictor.names is not None
     predictor.names[:] = [f"{name} {HOSTILE}" for name in predictor.names]
-    counts = Counts(tmp_path_factory.mktemp("counts"))
-    batcher = Batcher(predictor, counts)
-    app = App(batcher, counts, "12 labels of <tests>")
-    server = http.http_server(app)
-    with listen("127.0.0.1", 0) as socket:
-        thread = threading.Thread(target=server.run, args=([socket],))
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{socket.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join()
-    batcher.close()
+    folder = tmp_path_factory.mktemp("counts")
+    with over_http(predictor, folder, "12 labels of <tests>") as port:
+        yield f"http://127.0.0.1:{port}/"
 
 
 @pytest.fixture(scope="module")

@@ -4,50 +4,23 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+from asgi import One, over_http, serve_http
 
-from ray_xml.serve_app import App
-from ray_xml.serve_batch import Batcher
-from ray_xml.serve_counts import Counts
-from ray_xml.serve_socket import listen
-from ray_xml.tagger import Tag
-
-http = pytest.importorskip(
-    "ray_xml.serve_http",
-    exc_type=ImportError,
-    reason="Ray Serve brings uvicorn: pip install 'ray-xml[serve]'",
-)
+http = serve_http()
 BODY = json.dumps({"text": "a"}).encode()
 HEAD = b"POST /tag HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
 GOOD = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
 
 
-class One:
-    """Gives every text one label."""
-
-    def tag(self, texts: list[str], top_k: int) -> list[list[Tag]]:
-        return [[Tag(len(text), text, 0.5, 0.5)] for text in texts]
-
-
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    counts = Counts(tmp_path_factory.mktemp("counts"))
-    batcher = Batcher(One(), counts)  # type: ignore[arg-type]
-    server = http.http_server(App(batcher, counts, "a model"))
-    with listen("127.0.0.1", 0) as listening:
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield listening.getsockname()[1]
-        server.should_exit = True
-        thread.join()
-    batcher.close()
+    with over_http(One(), tmp_path_factory.mktemp("counts")) as found:
+        yield found
 
 
 def answers(connection: socket.socket, seconds: float = 5.0) -> bytes:

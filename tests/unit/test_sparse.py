@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 
 from ray_xml import sparse
-from ray_xml.sparse import Csr, Subset, distinct
+from ray_xml.sparse import Csr, Joined, Subset, distinct
 
 SHAPES = [(1, 1), (7, 5), (40, 30), (3, 200), (5, 1)]
 
@@ -225,6 +225,29 @@ def test_a_subset_leaves_its_matrix_where_it_is() -> None:
     subset = Subset(csr, np.array([2, 9]))
     assert subset.whole.ids is csr.ids
     assert not np.shares_memory(subset.slice(0, 2).ids, csr.ids)
+
+
+@pytest.mark.usefixtures("_few_at_a_time")
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("rows", [[], [3], [9, 9, 1, 4]], ids=str)
+def test_joined_rows_are_those_of_one_matrix(rows: list[int], binary: bool) -> None:
+    first = Subset(bumpy(binary), np.array(rows, np.int64))
+    joined = Joined(first, bumpy(binary, seed=1))
+    whole = np.vstack([dense(bumpy(binary))[rows], dense(bumpy(binary, seed=1))])
+    total = len(whole)
+    assert (joined.num_rows, joined.num_columns) == whole.shape
+    assert np.array_equal(joined.column_counts(), (whole != 0).sum(0))
+    for start, stop in [(0, total), (0, 1), (1, 6), (len(rows), total), (2, 2), (3, 99)]:
+        part = joined.slice(start, stop)
+        assert np.array_equal(dense(part), whole[start:stop])
+        assert part.nnz == 0 or (part.values is None) == binary
+    for taken in (np.arange(total)[::-1], np.array([total - 1, 0, total - 1, 1]), np.arange(0)):
+        assert np.array_equal(dense(joined.take(taken)), whole[taken])
+    for low, high in [(0, 30), (4, 4), (5, 19)]:
+        assert np.array_equal(dense(joined.columns(low, high)), whole[:, low:high])
+    for size in (1, 4, 100):
+        together = [dense(block) for _, block in joined.blocks(size)]
+        assert np.array_equal(np.vstack(together), whole)
 
 
 def test_distinct_numbers_are_those_of_numpy() -> None:

@@ -19,15 +19,21 @@ from worded import texts, worded_run
 from ray_xml.calibrate import calibrate, held_out
 from ray_xml.calibration import ScoreBins
 from ray_xml.cli import main
+from ray_xml.config import dump_config
 from ray_xml.errors import CheckpointError, DataSetError
 from ray_xml.explain import log_odds
 from ray_xml.model import model_of_run
+from ray_xml.model_place import ModelPlace
 from ray_xml.predict_documents import DocumentSide
 from ray_xml.predict_shard import ModelShard
 from ray_xml.predictor import Predictor, Tag
+from ray_xml.probability import UNFITTED
 from ray_xml.run_data import split_rows
 from ray_xml.run_folder import RunFolder
+from ray_xml.run_storage import RunStorage
+from ray_xml.run_url import local_run
 from ray_xml.sparse import Csr
+from ray_xml.storage import Storage
 from ray_xml.store import DataSet
 from ray_xml.text import TextSettings, Vectorizer, buckets
 
@@ -200,7 +206,10 @@ def test_the_halves_are_scored_by_the_other_half(run: RunFolder, data: DataSet) 
             ids[train.labels.offsets[at]] = 0
             labels = Csr(train.labels.offsets, ids, None, train.labels.num_columns)
             return SimpleNamespace(
-                features=train.features, labels=labels, num_documents=train.num_documents
+                features=train.features,
+                labels=labels,
+                filtered=None,
+                num_documents=train.num_documents,
             )
 
     turned, _, _ = held_out(predictor, Turned())  # type: ignore[arg-type]
@@ -392,6 +401,34 @@ def test_the_command_explains_a_few_documents(
     file.write_text("topic3word1\n" * 101)
     assert main(command) == 1
     assert "more than 100 documents" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("by_url", [True, False])
+def test_what_is_calibrated_follows_a_run_to_its_storage(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_url: bool
+) -> None:
+    """Asked for by its URL, or in a run folder whose config names the storage."""
+    monkeypatch.setenv("RAY_XML_CACHE", str(tmp_path / "cache"))
+    url = (tmp_path / "bucket").as_uri()
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    copy.probability_file.unlink(missing_ok=True)
+    config = copy.config()
+    resources = config.resources.model_copy(update={"storage": url})
+    copy.config_file.write_text(dump_config(config.model_copy(update={"resources": resources})))
+    RunStorage(url).push(copy)
+    assert Predictor.load(local_run(url)).model.probability is UNFITTED
+    assert main(["calibrate", url if by_url else str(copy.path)]) == 0
+    expected = Predictor.load(run.path).model.probability.as_dict()
+    # Another machine, which has nothing yet; then one that fetched the run before.
+    monkeypatch.setenv("RAY_XML_CACHE", str(tmp_path / "other"))
+    assert Predictor.load(local_run(url)).model.probability.as_dict() == expected
+    assert ModelPlace.find(url).probability().as_dict() == expected
+    monkeypatch.setenv("RAY_XML_CACHE", str(tmp_path / "cache"))
+    assert Predictor.load(local_run(url)).model.probability.as_dict() == expected
+    # A run that is sent again takes it along.
+    fresh = (tmp_path / "fresh").as_uri()
+    RunStorage(fresh).push(RunFolder(local_run(url)))
+    assert "probability.json" in Storage(fresh).sizes()
 
 
 def test_the_command_calibrates_and_says_what_it_found(

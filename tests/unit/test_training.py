@@ -26,6 +26,7 @@ from ray_xml.run_folder import RunFolder
 from ray_xml.shortlists import Shortlists
 from ray_xml.store import DataSet
 from ray_xml.training import Training
+from ray_xml.truth import Truth
 
 
 def tensors(folder: Path, epoch: int) -> dict[str, np.ndarray]:
@@ -60,7 +61,9 @@ def test_it_learns(data: DataSet, tmp_path: Path) -> None:
     baseline = training.sums.from_array(np.zeros_like(training.sums.as_array()))
     top = top_labels_baseline(training.label_counts, 5)
     baseline.update(np.tile(top, (test.num_documents, 1)), test.labels)
-    found = training.refresher.validate(test.features, test.labels, training.lexical, training.sums)
+    found = training.refresher.validate(
+        test.features, Truth(test.labels), training.lexical, training.sums
+    )
     assert baseline.result()["P@1"] < 20
     assert found.results["P@1"] > 60
     assert found.candidate_recall > found.recall > 70
@@ -182,7 +185,7 @@ def test_held_out_documents_are_not_trained_on(data: DataSet, tmp_path: Path) ->
     train_split = data.split("train")
     assert training.features.num_rows == 540
     assert training.held_features.num_rows == 60
-    counts = training.labels.column_counts() + training.held_labels.column_counts()
+    counts = training.labels.column_counts() + training.held_truth.given.column_counts()
     np.testing.assert_array_equal(counts, train_split.labels.column_counts())
     all_rows = make_training(data, make_config(training={"validation": 0.0}), tmp_path)
     assert all_rows.features.num_rows == 600
