@@ -13,8 +13,6 @@ import json
 import logging
 from typing import Any
 
-import ray
-from ray import serve
 from serve_load import measured, request
 
 _ANSWER = b'{"documents": [{"labels": []}]}'
@@ -39,8 +37,6 @@ class AtOnce:
         await send({"type": "http.response.body", "body": _ANSWER})
 
 
-@serve.deployment(max_ongoing_requests=1000)
-@serve.ingress(AtOnce())
 class Nothing:
     """Answers without computing."""
 
@@ -51,13 +47,18 @@ def main() -> None:
     parser.add_argument("--clients", default="1,8,32")
     parser.add_argument("--seconds", type=float, default=10.0)
     given = parser.parse_args()
+    # Here, so that the options can be read without Ray.
+    import ray
+    from ray import serve
+
     ray.init(
         address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
     )
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     http = {"host": "127.0.0.1", "port": given.port}
     serve.start(http_options=http, logging_config=quiet)
-    serve.run(Nothing.bind(), name="nothing", logging_config=quiet)  # type: ignore[attr-defined]
+    deployed = serve.deployment(max_ongoing_requests=1000)(serve.ingress(AtOnce())(Nothing))
+    serve.run(deployed.bind(), name="nothing", logging_config=quiet)
     requests = [request(b'{"text": "a few words"}')]
     for clients in given.clients.split(","):
         line = measured(given.port, requests, int(clients), given.seconds, hostile=False)
