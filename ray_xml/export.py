@@ -22,29 +22,29 @@ from pathlib import Path
 
 import numpy as np
 
-from ray_xml.added_labels import AddedLabels, from_list
-from ray_xml.blend import Blend
 from ray_xml.checkpoint import write_json
 from ray_xml.compact import pack_csr, pack_rows, shape_of_rows, unpack_csr, unpack_rows
 from ray_xml.compact_file import load, save
 from ray_xml.config import dump_config, load_config
 from ray_xml.errors import CheckpointError, ConfigError, DataSetError
-from ray_xml.json_text import count_of, parse_json, shown
+from ray_xml.export_manifest import (
+    FORMAT_VERSION,
+    KIND,
+    ExportManifest,
+    read_export_manifest,
+)
 from ray_xml.lexical import Lexical
 from ray_xml.model import DocumentModel, Model, RangeModel
 from ray_xml.neighbors import Neighbors
 from ray_xml.partition import even
-from ray_xml.probability import UNFITTED, Probability
 from ray_xml.quantise import Dtype, check_peaks
 from ray_xml.run_config import RunConfig
 from ray_xml.run_data import label_texts
 from ray_xml.store import DataSet
 from ray_xml.store_meta import FEATURE_NAMES, LABEL_NAMES
 
-FORMAT_VERSION = 1
-KIND = "ray_xml exported model"
 ARRAYS = "model.safetensors"
-_MOST, _FREE_WIDTH = 2**31 - 1, 1 << 20  # labels or features: at most, and without a byte for each
+_FREE_WIDTH = 1 << 20  # labels or features, without a byte of the file for each
 BESIDE = ("vectorizer.json", LABEL_NAMES, FEATURE_NAMES)
 DOCUMENT_NAMES = "train_documents.jsonl"
 _OF_LABELS = ("proxies", "rows")
@@ -155,14 +155,14 @@ def load_range(path: Path, number: int = 0, of: int = 1) -> RangeModel:
 class _Opened:
     """An exported model's files, read and not yet unpacked; ``file`` is in messages."""
 
-    manifest: _Manifest
+    manifest: ExportManifest
     config: RunConfig
     file: Path
     arrays: dict[str, np.ndarray]
 
 
 def _open(path: Path, leave_out: tuple[str, ...] = ()) -> _Opened:
-    manifest = _read_manifest(path / "manifest.json")
+    manifest = read_export_manifest(path)
     config = export_config(path)
     file = path / ARRAYS
     arrays = load(file, leave_out=leave_out)
@@ -261,7 +261,7 @@ def label_names(path: Path) -> list[str] | None:
         names = file.read_bytes().decode("utf-8").split("\n")[:-1]
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{file}: damaged ({error}); export again") from error
-    expected = _read_manifest(path / "manifest.json").num_labels
+    expected = read_export_manifest(path).num_labels
     if len(names) != expected:
         raise CheckpointError(f"{file}: {len(names):,} names, not {expected:,}; export again")
     return names
@@ -270,7 +270,7 @@ def label_names(path: Path) -> list[str] | None:
 def export_dtype(path: Path) -> Dtype:
     """The type of the large arrays of the model exported to ``path``; errors are those of
     ``load_export``."""
-    return _read_manifest(path / "manifest.json").dtype
+    return read_export_manifest(path).dtype
 
 
 def train_documents(path: Path) -> tuple[int, int]:
@@ -280,7 +280,7 @@ def train_documents(path: Path) -> tuple[int, int]:
     Raises:
         CheckpointError: damaged, or it does not tell.
     """
-    manifest = _read_manifest(path / "manifest.json")
+    manifest = read_export_manifest(path)
     if manifest.train_documents is None:
         raise CheckpointError(
             f"{path}: does not say which documents it was trained on; export it again where the "
@@ -300,59 +300,6 @@ def _documents(data: Path, config: RunConfig) -> dict[str, int | None]:
         }
     except DataSetError:
         return {"train_documents": None, "label_texts": 0}
-
-
-@dataclass(frozen=True)
-class _Manifest:
-    """What of the manifest a model needs."""
-
-    dtype: Dtype
-    epoch: int
-    num_features: int
-    num_labels: int
-    blend: Blend
-    exact: tuple[str, ...]
-    probability: Probability
-    added: tuple[AddedLabels, ...]
-    train_documents: int | None
-    label_texts: int
-
-
-def _read_manifest(file: Path) -> _Manifest:
-    try:
-        tree = parse_json(file.read_bytes())
-        kind, version = tree["kind"], tree["format_version"]
-        if kind == KIND and version == FORMAT_VERSION:
-            return _Manifest(
-                dtype="fp16" if tree.get("dtype") == "fp16" else "int8",
-                epoch=count_of(tree["epoch"]),
-                num_features=count_of(tree["num_features"], _MOST),
-                num_labels=count_of(tree["num_labels"], _MOST),
-                blend=Blend.from_dict(tree["blend"]),
-                exact=tuple(str(source) for source in tree.get("exact", ())),
-                probability=(
-                    Probability.from_dict(tree["probability"])
-                    if "probability" in tree  # those of older versions have none
-                    else UNFITTED
-                ),
-                added=from_list(tree.get("added", ())),
-                train_documents=(
-                    None
-                    if tree.get("train_documents") is None
-                    else count_of(tree["train_documents"], _MOST)
-                ),
-                label_texts=count_of(tree.get("label_texts", 0), _MOST),
-            )
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise CheckpointError(f"{file}: damaged ({error!r}); export again") from error
-    raise CheckpointError(
-        f"{file}: {_plain(kind)} of format version {_plain(version)}, this ray_xml reads "
-        f"{FORMAT_VERSION}; use the version of ray_xml that wrote it, or export again"
-    )
-
-
-def _plain(value: object) -> str:
-    return value[:80] if isinstance(value, str) else shown(value)
 
 
 def _check_widths(file: Path, arrays: Mapping[str, np.ndarray], widths: Mapping[str, int]) -> None:

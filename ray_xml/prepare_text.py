@@ -28,17 +28,15 @@ from ray_xml.in_order import available_cpus, in_order
 from ray_xml.label_book import Labels, NamedLabels
 from ray_xml.label_texts import LabelTexts
 from ray_xml.row_files import Block, Columns, check_files, read_rows
-from ray_xml.row_values import content_hashes, rows_of
-from ray_xml.sparse import Csr
 from ray_xml.store_meta import DataSetMeta
 from ray_xml.store_write import DataSetWriter, SplitWriter
 from ray_xml.text import TextSettings, Vectorizer
-from ray_xml.text_fit import Terms, TextFit, count_terms
+from ray_xml.text_blocks import Job, Part, Read, Survey
+from ray_xml.text_fit import TextFit
 from ray_xml.text_split import Draw
 
 Progress = Callable[[str, int, int | None], None]
 _SMALL = 4 << 20  # bytes of files that one process reads before others would have started
-_SUMMARY_LENGTH = 200  # characters of a text that are kept to show what a document is
 
 
 @dataclass(frozen=True)
@@ -56,123 +54,6 @@ class Prepared:
     summary: dict[str, Any]
     seconds: float
     documents: int
-
-
-@dataclass(frozen=True)
-class _Job:
-    """How a process reads blocks.
-
-    Attributes:
-        draw: which documents of train go to test; draws none where test has its own files.
-    """
-
-    columns: Columns
-    allow_empty: bool
-    draw: Draw
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What the first reading finds in a block of ``path`` whose first document is in row
-    ``first``; ``vector`` is the length of its documents' vectors, 0 for none."""
-
-    split: str
-    labels: list[list[str]]
-    hashes: np.ndarray
-    fitted: int
-    terms: Terms
-    empty_labels: int
-    cleaned_labels: int
-    path: str
-    first: int
-    vector: int
-
-
-@dataclass(frozen=True)
-class _Survey(_Job):
-    """The first reading; terms are not counted where there are no ``settings``."""
-
-    settings: TextSettings | None
-
-    def __call__(self, item: tuple[str, Block]) -> _Seen:
-        split, block = item
-        rows = rows_of(block, self.columns, allow_empty=self.allow_empty)
-        hashes = content_hashes(rows.texts)
-        texts: list[str] = []
-        if split == "train" and self.settings is not None:
-            drawn = self.draw.drawn(hashes)
-            given = zip(rows.texts, rows.labels, drawn, strict=True)
-            texts = [text for text, labels, out in given if labels and not out]
-        counts = {} if self.settings is None else count_terms(texts, self.settings)
-        return _Seen(
-            split,
-            rows.labels,
-            hashes,
-            len(texts),
-            counts,
-            rows.empty_labels,
-            rows.cleaned_labels,
-            block.path,
-            rows.numbers[0] if rows.numbers else block.first,
-            len(rows.vectors[0]) if rows.vectors else 0,
-        )
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Documents of one split as the second reading finds them.
-
-    Attributes:
-        source, places: the split of the file, and which of the block's documents these are.
-        words: their features, but for dense columns.
-        vectors: float32 [n, d], if their file has a column of them.
-        lines: tell of each in JSON.
-    """
-
-    split: str
-    source: str
-    places: np.ndarray
-    words: Csr
-    vectors: np.ndarray | None
-    labels: list[list[str]]
-    hashes: np.ndarray
-    lines: list[str] | None
-
-
-@dataclass(frozen=True)
-class _Read(_Job):
-    """The second reading."""
-
-    vectorizer: Vectorizer
-
-    def __call__(self, item: tuple[str, Block]) -> list[_Part]:
-        split, block = item
-        rows = rows_of(block, self.columns, allow_empty=self.allow_empty)
-        hashes = content_hashes(rows.texts)
-        words = self.vectorizer.word_rows(rows.texts)
-        vectors = np.stack(rows.vectors) if rows.vectors else None
-        file = Path(block.path).name
-        names = rows.ids or [f"{file}:{number}" for number in rows.numbers]
-        in_test = self.draw.in_test(hashes) if split == "train" else np.zeros(len(hashes), bool)
-        parts = []
-        for name, chosen in ((split, ~in_test), ("test", in_test)):
-            places = np.flatnonzero(chosen)
-            if not len(places):
-                continue
-            lines = None
-            if name == "test" or self.columns.id is not None:
-                lines = [_line(names[place], rows.texts[place]) for place in places]
-            labels = [rows.labels[place] for place in places]
-            own = None if vectors is None else vectors[places]
-            parts.append(
-                _Part(name, split, places, words.take(places), own, labels, hashes[places], lines)
-            )
-        return parts
-
-
-def _line(name: str, text: str) -> str:
-    summary = " ".join(text[: 2 * _SUMMARY_LENGTH].split())[:_SUMMARY_LENGTH]
-    return json.dumps({"name": name, "summary": summary}) + "\n"
 
 
 def prepare_text(
@@ -271,7 +152,7 @@ def prepare_text(
 
     # Opened for nothing but its check of ``out``, which should not fail after a long reading.
     open_writer(1, 1)
-    job = _Job(columns, allow_empty, Draw(share, seed))
+    job = Job(columns, allow_empty, Draw(share, seed))
     found = _survey(files, job, settings if words else None, labels, processes, progress)
     vectorizer, notes, counted, width = found
     documents = sum(counted.values())
@@ -287,7 +168,7 @@ def prepare_text(
     with open_writer(vectorizer.num_features, len(names)) as writer:
         writer.write_label_names(names)
         vectorizer.write(writer)
-        task = _Read(columns, allow_empty, job.draw, vectorizer)
+        task = Read(columns, allow_empty, job.draw, vectorizer)
         splits = ["train", *(["dev"] if dev else []), "test"]
         results = in_order(task, _blocks(files, columns), processes=processes)
         counts = _write(writer, splits, results, labels, embedding, vectors, documents, progress)
@@ -354,7 +235,7 @@ def _blocks(files: dict[str, list[str]], columns: Columns) -> Iterator[tuple[str
 
 def _survey(
     files: dict[str, list[str]],
-    job: _Job,
+    job: Job,
     settings: TextSettings | None,
     labels: Labels,
     processes: int,
@@ -368,7 +249,7 @@ def _survey(
     """
     notes = {"empty_labels": 0, "cleaned_labels": 0}
     counted, width = dict.fromkeys(files, 0), 0
-    task = _Survey(job.columns, job.allow_empty, job.draw, settings)
+    task = Survey(job.columns, job.allow_empty, job.draw, settings)
     with TextFit(settings or TextSettings()) as fit:
         for seen in in_order(task, _blocks(files, job.columns), processes=processes):
             fit.add(seen.fitted, seen.terms)
@@ -393,7 +274,7 @@ def _survey(
         return fit.vectorizer(), notes, counted, width
 
 
-def _in_files(results: Iterable[list[_Part]], begun: dict[str, int]) -> Iterator[_Part]:
+def _in_files(results: Iterable[list[Part]], begun: dict[str, int]) -> Iterator[Part]:
     """The parts of blocks in the order of their files; ``begun`` says meanwhile how many documents
     of the same files came in earlier blocks."""
     for parts in results:
@@ -405,7 +286,7 @@ def _in_files(results: Iterable[list[_Part]], begun: dict[str, int]) -> Iterator
 def _write(
     writer: DataSetWriter,
     splits: list[str],
-    results: Iterable[list[_Part]],
+    results: Iterable[list[Part]],
     labels: Labels,
     embedding: Embedding | None,
     vectors: Mapping[str, EmbeddingFile],
