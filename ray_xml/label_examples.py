@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ray_xml.errors import InputError
+from ray_xml.errors import DataSetError, InputError
 from ray_xml.row_files import Block, Columns, check_files, read_rows
 from ray_xml.row_values import Rows, rows_of
 from ray_xml.sparse import Csr, stacked
@@ -49,7 +49,13 @@ def read_examples(
     Raises:
         InputError: the file is faulty; a row names no label, or one that the model has, or repeats
             an earlier one; a text has no word that the model knows; there are no rows.
+        DataSetError: the model was trained with embeddings.
     """
+    if vectorizer.embedding is not None:
+        raise DataSetError(
+            "labels cannot be added to a model that was trained with embeddings, which examples do "
+            "not have; train again with the new labels' documents"
+        )
     columns = replace(columns, separator=columns.separator or _LINE)
     book = _Book({name: number for number, name in enumerate(known)})
     parts: list[Csr] = []

@@ -343,6 +343,11 @@ def test_texts_without_their_vectors(run: RunFolder, folder: Path, capsys: Captu
     ):
         assert main(["predict", str(run.path), given, *more]) == 1
         assert message in capsys.readouterr().err
+    (folder / "new.jsonl").write_text('{"text": "red", "labels": ["new"]}\n', encoding="utf-8")
+    adding = ["add-labels", str(run.path), str(folder / "new.jsonl"), str(folder / "more")]
+    assert main([*adding, "--text", "text", "--labels", "labels"]) == 1
+    assert "trained with embeddings" in capsys.readouterr().err
+    assert not (folder / "more").exists()
 
 
 def spoilt(vectors: np.ndarray, row: int, value: float) -> np.ndarray:
