@@ -49,11 +49,19 @@ def label_texts(data: DataSet, config: RunConfig) -> Split | None:
     return data.split(LABEL_TEXTS)
 
 
+def fitted_labels(data: DataSet, config: RunConfig) -> Rows:
+    """The labels of ``fitted_documents``, for those who need no features: these are not touched."""
+    rows, _ = split_rows(data, config)
+    train, texts = data.split("train"), label_texts(data, config)
+    labels = Subset(train.labels, rows)
+    return labels if texts is None else Joined(labels, texts.labels)
+
+
 def fitted_documents(data: DataSet, config: RunConfig) -> Fitted:
     """What is trained on."""
     rows, _ = split_rows(data, config)
     train, texts = data.split("train"), label_texts(data, config)
-    features, labels = Subset(train.features, rows), Subset(train.labels, rows)
+    features, labels = Subset(train.features, rows), fitted_labels(data, config)
     left_out = None if train.filtered is None else Subset(train.filtered, rows)
     if texts is None:
         return Fitted(features, labels, left_out, rows, 0)
@@ -62,7 +70,7 @@ def fitted_documents(data: DataSet, config: RunConfig) -> Fitted:
     behind = train.num_documents + np.arange(count)
     return Fitted(
         Joined(features, texts.features),
-        Joined(labels, texts.labels),
+        labels,
         None if left_out is None else Joined(left_out, none),
         np.concatenate([rows, behind]),
         count,

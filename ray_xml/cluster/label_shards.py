@@ -38,7 +38,7 @@ from ray_xml.proxies import PairSums
 from ray_xml.range_state import RangeState
 from ray_xml.ranges import Block, sum_gradients
 from ray_xml.run_config import RunConfig
-from ray_xml.run_data import fitted_documents
+from ray_xml.run_data import fitted_labels
 
 _AHEAD = 2  # blocks a worker has under way at each shard
 _RETRIES = 3  # how often Ray repeats a call whose shard died over it
@@ -50,7 +50,7 @@ class LabelShard:
     def __init__(self, settings: dict[str, Any], number: int, threads: int, device: str) -> None:
         config = build_config(RunConfig, settings, origin="label shard")
         data = local_data(config)
-        labels = fitted_documents(data, config).labels
+        labels = fitted_labels(data, config)
         counts = labels.column_counts()
         ranges = partition.label_ranges(counts, config.resources.label_shards)
         self._range = LabelRange(
