@@ -17,14 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from our_command import command
 
 from ray_xml.embedding import Embedding
 from ray_xml.encoder import Encoder, EncoderConfig, TokenBatch
@@ -160,16 +159,6 @@ def measure(
         f"p50 {1e3 * float(np.median(alone)):.2f} ms alone",
         flush=True,
     )
-
-
-def command(arguments: list[str]) -> str:
-    """Runs ``ray-xml``; returns what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ray_xml.cli", *arguments], capture_output=True, text=True
-    )
-    if done.returncode:
-        sys.exit(f"ray-xml {' '.join(arguments)}:\n{done.stderr}")
-    return done.stdout
 
 
 # ---- the encoder's part of a step ----------------------------------------------------------------

@@ -14,11 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+from our_command import command
 
 from ray_xml.xc_io import open_xc
 
@@ -82,16 +81,6 @@ def reciprocal(folder: Path) -> dict[str, list[str]]:
         ]
         found[split] = [f"{document} {label}\n" for document, label in pairs]
     return found
-
-
-def command(arguments: list[str]) -> str:
-    """Runs ``ray-xml``; returns what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ray_xml.cli", *arguments], capture_output=True, text=True
-    )
-    if done.returncode:
-        sys.exit(f"ray-xml {' '.join(arguments)}:\n{done.stderr}")
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ weight, so that beside TF-IDF rows of unit length the weight says how much of a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ray_xml.errors import InputError
+from ray_xml.errors import ConfigError, InputError
 from ray_xml.npy_file import map_npy
 from ray_xml.sparse import Csr
 
@@ -67,6 +68,13 @@ def fault(vectors: np.ndarray) -> tuple[int, str] | None:
         return None
     row = int(bad[0])
     return row, "all its numbers are 0" if finite[row] else "a number is not finite"
+
+
+def check_one_source(files: str | Mapping[str, object] | None, column: str | None) -> None:
+    """Raises ConfigError if vectors are given both in .npy files, one or some by split, and in a
+    column."""
+    if files and column is not None:
+        raise ConfigError("embeddings come from an .npy file or from a column: give one of the two")
 
 
 class EmbeddingFile:

@@ -13,6 +13,7 @@ from ray_xml import checkpoint
 from ray_xml.disk import sha256_of
 from ray_xml.errors import CheckpointError
 from ray_xml.export import ARRAYS, export_config, is_export, load_documents, load_range
+from ray_xml.export_manifest import read_export_manifest
 from ray_xml.lexical_file import load_lexical
 from ray_xml.model import (
     DocumentModel,
@@ -95,7 +96,7 @@ class ModelPlace:
         """What its scores are worth; errors as above."""
         path = self._checked()
         if self.epoch is None:
-            return load_documents(path).probability
+            return read_export_manifest(path).probability
         run = RunFolder(path)
         return probability_of(run, self._folder(run))
 

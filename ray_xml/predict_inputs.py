@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from ray_xml.data_url import open_data
-from ray_xml.embedding import EmbeddingFile
-from ray_xml.errors import ConfigError, InputError, StorageError
+from ray_xml.embedding import EmbeddingFile, check_one_source
+from ray_xml.errors import InputError, StorageError
 from ray_xml.row_files import Columns, files_of, read_rows
 from ray_xml.row_values import documents_in
 from ray_xml.storage import file_system, is_url
@@ -138,8 +138,7 @@ def find_texts(source: str, texts: Texts) -> list[InputFile]:
     """
     if is_url(source):
         raise InputError(source, "texts are read from files: fetch it first")
-    if texts.embeddings is not None and texts.columns.embedding is not None:
-        raise ConfigError("embeddings come from an .npy file or from a column: give one of the two")
+    check_one_source(texts.embeddings, texts.columns.embedding)
     if texts.embeddings is not None:  # workers may run elsewhere
         texts = replace(texts, embeddings=str(Path(texts.embeddings).resolve()))
     found = []

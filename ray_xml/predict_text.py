@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ray_xml.embedding import EmbeddingFile
-from ray_xml.errors import ConfigError
+from ray_xml.embedding import EmbeddingFile, check_one_source
 from ray_xml.row_files import Columns, check_files, read_rows
 from ray_xml.row_values import rows_of
 from ray_xml.sparse import Csr
@@ -34,8 +33,7 @@ def text_documents(
 
 def texts_of(source: str, columns: Columns, embeddings: str | None = None) -> Iterator[Given]:
     """(texts, their vectors or None), block by block; errors as above."""
-    if embeddings is not None and columns.embedding is not None:
-        raise ConfigError("embeddings come from an .npy file or from a column: give one of the two")
+    check_one_source(embeddings, columns.embedding)
     check_files([source], columns)
     file = None if embeddings is None else EmbeddingFile(embeddings)
     return _blocks(source, columns, file)

@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ray_xml.data_summary import SUMMARY, SplitCounts, summarise
-from ray_xml.embedding import Embedding, EmbeddingFile
+from ray_xml.embedding import Embedding, EmbeddingFile, check_one_source
 from ray_xml.errors import ConfigError, InputError
 from ray_xml.filter_file import FilterPairs, check_splits
 from ray_xml.in_order import available_cpus, in_order
@@ -202,8 +202,7 @@ def _check_embeddings(
     *,
     words: bool,
 ) -> None:
-    if vectors and columns.embedding is not None:
-        raise ConfigError("embeddings come from .npy files or from a column: give one of the two")
+    check_one_source(vectors, columns.embedding)
     if vectors and vectors.keys() != files.keys():
         raise ConfigError(
             f"embeddings are given of {', '.join(vectors)}, and files of {', '.join(files)}: each "

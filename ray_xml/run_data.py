@@ -52,8 +52,10 @@ def label_texts(data: DataSet, config: RunConfig) -> Split | None:
 def fitted_labels(data: DataSet, config: RunConfig) -> Rows:
     """The labels of ``fitted_documents``, for those who need no features: these are not touched."""
     rows, _ = split_rows(data, config)
-    train, texts = data.split("train"), label_texts(data, config)
-    labels = Subset(train.labels, rows)
+    return _behind(Subset(data.split("train").labels, rows), label_texts(data, config))
+
+
+def _behind(labels: Subset, texts: Split | None) -> Rows:
     return labels if texts is None else Joined(labels, texts.labels)
 
 
@@ -61,7 +63,7 @@ def fitted_documents(data: DataSet, config: RunConfig) -> Fitted:
     """What is trained on."""
     rows, _ = split_rows(data, config)
     train, texts = data.split("train"), label_texts(data, config)
-    features, labels = Subset(train.features, rows), fitted_labels(data, config)
+    features, labels = Subset(train.features, rows), _behind(Subset(train.labels, rows), texts)
     left_out = None if train.filtered is None else Subset(train.filtered, rows)
     if texts is None:
         return Fitted(features, labels, left_out, rows, 0)

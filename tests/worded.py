@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-from made import make_config, train
+from trained import run_at
 
+from ray_xml.calibrate import calibrate
 from ray_xml.prepare_text import prepare_text
 from ray_xml.row_files import Columns
 from ray_xml.run_folder import RunFolder
@@ -48,11 +49,17 @@ def worded_run(folder: Path, without: str = "") -> RunFolder:
     columns = Columns(text=("text",), labels="labels", id="key")
     prepare_text([folder / "all.jsonl"], folder / "data", columns=columns, processes=1)
     data = DataSet.open(folder / "data")
-    config = make_config(
+    return run_at(
+        data,
+        folder / "run",
+        parts=1,
         training={"epochs": 2, "batch_size": 32, "cycle_epochs": 1, "validation": 0.2},
         neighbors={"size": 20},
     )
-    run = RunFolder(folder / "run")
-    config = config.model_copy(update={"data": str(data.path), "run": str(run.path)})
-    train(data, config, run.path, parts=1)
+
+
+def calibrated_run(folder: Path) -> RunFolder:
+    """The same with probabilities."""
+    run = worded_run(folder)
+    calibrate(run, DataSet.open(run.config().data))
     return run

@@ -21,9 +21,8 @@ from typing import Any
 import pytest
 from processes import Command, ray_xml, wait_for
 from trained import trained_run
-from worded import texts, worded_run
+from worded import calibrated_run, texts
 
-from ray_xml.calibrate import calibrate
 from ray_xml.cli import main
 from ray_xml.cluster.serve import ONE_PROCESS, Server, serve, shards_for
 from ray_xml.errors import ConfigError
@@ -105,9 +104,7 @@ class Running:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    made = worded_run(tmp_path_factory.mktemp("worded"))
-    calibrate(made, DataSet.open(made.config().data))
-    return made
+    return calibrated_run(tmp_path_factory.mktemp("worded"))
 
 
 @pytest.fixture(scope="module")

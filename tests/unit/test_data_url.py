@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import uuid
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from made import make_config
 from small_sets import make
 from trained import trained_run
 
-from ray_xml import data_url
 from ray_xml.cli import main
 from ray_xml.data_copy import copy_of
 from ray_xml.data_url import data_out, open_data
@@ -26,18 +24,7 @@ from ray_xml.run_url import cached_run, local_run, with_local_run
 from ray_xml.storage import Storage
 from ray_xml.store import DataSet
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(data_url.CACHE, str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(params=["file", "memory"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A place that pyarrow knows, and one that fsspec knows."""
-    name = f"set-{uuid.uuid4().hex[:8]}"
-    return (tmp_path / name).as_uri() if request.param == "file" else f"memory://{name}"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def send(url: str, *, overwrite: bool = False, scale: int = 1) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made import make_config, train
+from trained import run_at
 from worded import texts
 
 from ray_xml.cli import main
@@ -90,15 +90,14 @@ def both(folder: Path) -> DataSet:
 
 
 def run_of(data: DataSet, folder: Path) -> RunFolder:
-    config = make_config(
+    return run_at(
+        data,
+        folder,
+        parts=2,
         training={"epochs": 4, "batch_size": 32, "cycle_epochs": 1, "validation": 0.2},
         neighbors={"size": 20},
         encoder={"tokens": "svd"},
     )
-    run = RunFolder(folder)
-    config = config.model_copy(update={"data": str(data.path), "run": str(run.path)})
-    train(data, config, run.path, parts=2)
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import json
-import uuid
 from pathlib import Path
 
 import pytest
 from worded import texts
 
-from ray_xml import data_url
 from ray_xml.cli import main
 from ray_xml.storage import Storage
 from ray_xml.store import DataSet
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(data_url.CACHE, str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(params=["file", "memory"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A folder that pyarrow knows, and one that fsspec knows."""
-    name = f"set-{uuid.uuid4().hex[:8]}"
-    return (tmp_path / name).as_uri() if request.param == "file" else f"memory://{name}"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def lines(seed: int) -> str:

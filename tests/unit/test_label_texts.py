@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made import make_config, train
+from made import make_config
+from trained import run_at
 from worded import texts
 
 from ray_xml.add_labels import add_labels
@@ -76,14 +77,13 @@ def plain(files: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> D
 
 
 def trained(data: DataSet, folder: Path, **training: Any) -> RunFolder:
-    config = make_config(
+    return run_at(
+        data,
+        folder,
+        parts=2,
         training={"epochs": 2, "batch_size": 32, "cycle_epochs": 1, "validation": 0.2, **training},
         neighbors={"size": 20},
     )
-    run = RunFolder(folder)
-    config = config.model_copy(update={"data": str(data.path), "run": str(run.path)})
-    train(data, config, run.path, parts=2)
-    return run
 
 
 @pytest.fixture(scope="module")

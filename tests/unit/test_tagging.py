@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import expit
-from worded import texts, worded_run
+from worded import calibrated_run, texts
 
-from ray_xml.calibrate import calibrate, held_out
+from ray_xml.calibrate import held_out
 from ray_xml.calibration import ScoreBins
 from ray_xml.cli import main
 from ray_xml.config import dump_config
@@ -45,9 +45,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run with probabilities."""
-    made = worded_run(tmp_path_factory.mktemp("worded"))
-    calibrate(made, DataSet.open(made.config().data))
-    return made
+    return calibrated_run(tmp_path_factory.mktemp("worded"))
 
 
 @pytest.fixture(scope="module")
